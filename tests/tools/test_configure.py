@@ -189,7 +189,7 @@ class Configure(unittest.TestCase):
     def test_no_download(self):
         """The mirror does not answer."""
         self.tool('apt-get', 'case "$*" in\n'
-                  '*indextargets*) echo "Debian|Debian|http://mirror.invalid/"'
+                  '*indextargets*) echo "Debian|Debian|http://mirror.invalid/|bookworm"'
                   ';;\n*download-only*) echo "E: Failed to fetch it"; exit 100'
                   ';;\nesac\n')
         self.tool('apt-cache', 'echo "Version: 1:10.0.98+ds-1"\n')
@@ -200,7 +200,7 @@ class Configure(unittest.TestCase):
     def test_debian_has_another_series(self):
         """Debian moved on."""
         self.tool('apt-get', 'case "$*" in\n'
-                  '*indextargets*) echo "Debian|Debian|http://mirror.invalid/"'
+                  '*indextargets*) echo "Debian|Debian|http://mirror.invalid/|bookworm"'
                   ';;\nesac\n')
         self.tool('apt-cache', 'echo "Version: 1:11.0.1+ds-1"\n')
         self.assert_refused(self.run_in('./configure',
