@@ -225,7 +225,7 @@ class Configure(unittest.TestCase):
         self.assert_ok(self.configure())
         src = self.build / 'src'
         other = os.stat(src / 'target/i386/tcg/access.c').st_mtime_ns
-        path = self.root / 'patches/0004-build-guard.patch'
+        path = self.root / 'patches/0005-build-guard.patch'
         path.write_text(path.read_text().replace(
             "+subdir('guard')", "+subdir('guard') # edited"))
         self.assert_ok(self.run_in('ninja', '-C', 'build', 'tree.stamp'))
@@ -237,12 +237,12 @@ class Configure(unittest.TestCase):
         """One that does not apply changes nothing and says so."""
         self.assert_ok(self.configure())
         before = (self.build / 'src/meson.build').read_text()
-        path = self.root / 'patches/0004-build-guard.patch'
+        path = self.root / 'patches/0005-build-guard.patch'
         path.write_text(path.read_text().replace(
             " subdir('tests/qtest/libqos')", " subdir('nowhere')"))
         done = self.run_in('ninja', '-C', 'build', 'tree.stamp')
         self.assertNotEqual(done.returncode, 0)
-        self.assertIn('0004-build-guard.patch', done.stdout)
+        self.assertIn('0005-build-guard.patch', done.stdout)
         self.assertEqual((self.build / 'src/meson.build').read_text(), before)
 
     def test_refresh(self):
@@ -252,13 +252,13 @@ class Configure(unittest.TestCase):
         src.write_text(src.read_text().replace("subdir('guard')",
                                                "subdir('guard') # mine", 1))
         # Not refreshed yet: neither ninja nor configure may lose the edit
-        (self.root / 'patches/0004-build-guard.patch').touch()
+        (self.root / 'patches/0005-build-guard.patch').touch()
         done = self.run_in('ninja', '-C', 'build', 'tree.stamp')
         self.assertIn('edited by hand', done.stdout)
         self.assertIn('# mine', src.read_text())
         self.assert_ok(self.run_in('patches/refresh',
-                                   '0004-build-guard.patch'))
-        patch = (self.root / 'patches/0004-build-guard.patch').read_text()
+                                   '0005-build-guard.patch'))
+        patch = (self.root / 'patches/0005-build-guard.patch').read_text()
         self.assertIn("+subdir('guard') # mine", patch)
         self.assertTrue(patch.startswith('Subject: build: include'))
         self.assert_ok(self.run_in('ninja', '-C', 'build', 'tree.stamp'))
