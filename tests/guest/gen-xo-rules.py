@@ -40,7 +40,7 @@ class Wrong(Exception):
 def values(rule, column, text):
     """The set of indices that a cell stands for."""
     every = COLUMNS[column]
-    if text == '*':
+    if text == 'any':
         return set(range(len(every)))
     wanted = text.removeprefix('!')
     # The names of paging modes have a space in them

@@ -318,7 +318,6 @@ static void each_instruction(void)
                 if (kind & BOTH) {
                     bad.err &= ~PF_W;
                 }
-                /* CMPXCHG16B and vectors may be looked up by their halves */
                 ok(bad.vec == PF && bad.err == (err | (cpl ? PF_U : 0)) &&
                    bad.cr2 == (uint64_t)p && good.vec == NONE,
                    "%s, CPL %d, faults; not on an ordinary page", name, cpl);
@@ -856,11 +855,19 @@ static void svm(void)
        "the bit in a nested PDE: code 0x%lx info 0x%lx 0x%lx", l2.exit_code,
        l2.info1, l2.info2);
     *leaf &= ~xo;
-    /* A guest under nested paging has no XO of its own */
-    ok(svm_run(&l2, l2_fault, (uint64_t)p) == SVM_EXIT_VMMCALL &&
-       l2.result < 0x1000,
-       "the bit in a nested guest's own leaf does not make it readable: "
-       "error 0x%lx", l2.result);
+    VMCB64(&l2, 0x0b0) |= xo;
+    svm_run(&l2, l2_read, (uint64_t)g);
+    ok((l2.exit_code == SVM_EXIT_NPF && l2.info1 & PF_P &&
+        !(l2.info1 & PF_RSVD)) || l2.exit_code == SVM_EXIT_INVALID,
+       "the bit in nCR3: code 0x%lx info 0x%lx 0x%lx", l2.exit_code,
+       l2.info1, l2.info2);
+    VMCB64(&l2, 0x0b0) &= ~xo;
+    /* A guest under nested paging has no XO of its own: reserved */
+    svm_run(&l2, l2_fault, (uint64_t)p);
+    ok(l2.exit_code == SVM_EXIT_VMMCALL && l2.result < 0x1000 &&
+       (l2.result & ~PF_P) == PF_RSVD,
+       "the bit in a nested guest's own leaf is reserved: error 0x%lx",
+       l2.result);
 }
 
 static uint64_t smm_fault(uint64_t p)
