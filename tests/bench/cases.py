@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+What is measured: a list.
+
+A variant is a way to run a QEMU, a side is some work under a variant.  A
+case compares sides with the first of them; each becomes a column of its row
+in the table.
+"""
+
+from typing import Dict, NamedTuple, Tuple
+
+# The binaries
+PATCHED = 'patched'
+STOCK = 'stock'
+
+
+class Variant(NamedTuple):
+    """
+    A way to run a QEMU.  The commands of setup, pairs of a QMP command and
+    its arguments, are run before the work begins.
+    """
+    binary: str
+    args: Tuple[str, ...]
+    setup: Tuple[Tuple[str, Dict], ...] = ()
+
+
+VARIANTS = {
+    'stock': Variant(STOCK, ('-accel', 'tcg', '-cpu', 'max')),
+    'off': Variant(PATCHED, ('-accel', 'tcg', '-cpu', 'max')),
+    'xo': Variant(PATCHED, ('-accel', 'tcg', '-cpu', 'max,+xo')),
+}
+
+# What stands over the columns, and what it means
+COLUMNS = {
+    'off': 'patched QEMU with nothing switched on, against the same QEMU '
+           'without our patches; both with -cpu max',
+    'on': 'patched QEMU with -cpu max,+xo against QEMU without our patches '
+          'with -cpu max',
+}
+
+
+class Side(NamedTuple):
+    """Work under a variant: a loop of a guest program, or '' to boot"""
+    variant: str
+    loop: str = ''
+
+
+class Case(NamedTuple):
+    """A row: the columns are ratios to the reference."""
+    name: str
+    title: str
+    program: str
+    reference: Side
+    columns: Dict[str, Side]
+
+
+# A guest program that is not one: Linux
+LINUX = 'linux'
+
+
+def plain(name: str, title: str, program: str) -> Case:
+    """A case with the usual columns"""
+    loop = '' if program == LINUX else name
+    return Case(name, title, program, Side('stock', loop),
+                {'off': Side('off', loop), 'on': Side('xo', loop)})
+
+
+CASES = (
+    plain('boot', 'boot of a Debian cloud kernel to user space', LINUX),
+    plain('memory', 'loads and stores over 8 MiB', 'loops'),
+    plain('copy', 'REP MOVSQ over 8 MiB', 'loops'),
+    plain('store', 'stores to 128 bytes of one page', 'loops'),
+    plain('branch', 'conditional and indirect branches, calls', 'loops'),
+    plain('fault', 'page faults, handler skips the access', 'loops'),
+    plain('fault-map', 'page faults, handler maps the page', 'loops'),
+    plain('tlb-walk', 'TLB misses: a walk over 2048 pages', 'loops'),
+    plain('tlb-cr3', 'CR3 reload, then 64 pages', 'loops'),
+    plain('tlb-invlpg', 'INVLPG and a load', 'loops'),
+    plain('cr0', 'MOV CR0', 'registers'),
+    plain('cr4', 'MOV CR4, no TLB flush', 'registers'),
+    plain('cr4-flush', 'MOV CR4 that flushes the TLB', 'registers'),
+    plain('wrmsr', 'WRMSR', 'registers'),
+    plain('switch', 'switch of tasks: CR3, stack, 8 pages', 'registers'),
+    plain('code', 'code on 128 ordinary pages', 'code'),
+    plain('translate', 'translation of code on ordinary pages', 'code'),
+    Case('code-xo', 'code on 128 XO pages : ordinary pages, one guest',
+         'code', Side('xo', 'code'), {'on': Side('xo', 'code-xo')}),
+    Case('translate-xo', 'translation, XO pages : ordinary pages, one guest',
+         'code', Side('xo', 'translate'), {'on': Side('xo', 'translate-xo')}),
+)

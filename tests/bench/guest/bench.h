@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Loops whose speed bench.py measures.
+ *
+ * The guest stops the virtual machine by way of pvpanic before and after
+ * each slice of work, so that the host reads the CPU time of a QEMU that
+ * stands still.  A program is a table of loops; bench.c does the rest.
+ */
+
+#ifndef TESTS_BENCH_GUEST_BENCH_H
+#define TESTS_BENCH_GUEST_BENCH_H
+
+#include "guest.h"
+
+/**
+ * Loop: something to repeat
+ * @name: what bench.py calls it
+ * @prepare: called once, before the first slice; may be NULL
+ * @run: does it @count times
+ */
+typedef struct Loop {
+    const char *name;
+    void (*prepare)(void);
+    void (*run)(uint64_t count);
+} Loop;
+
+/* The program's loops; the last has no name */
+extern const Loop loops[];
+
+#endif

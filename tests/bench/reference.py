@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Build the same QEMU without our patches, to compare with.
+
+BUILD/bench/src is a copy of BUILD/src with the pristine files of BUILD/orig
+put back and the links to our files removed; BUILD/bench/qemu is configured
+with the same arguments.  Both are kept, and made anew only when QEMU or the
+arguments have changed.
+"""
+
+import filecmp
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from machine import BenchError
+
+# What "qemu-system-x86_64 --version" says behind the number
+PKGVERSION = '--with-pkgversion=unpatched'
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding='utf-8')
+    except FileNotFoundError:
+        raise BenchError(f'{path} is missing: run configure first') from None
+
+
+def _made_of(build: Path) -> str:
+    """What the reference depends on"""
+    return '\n'.join((_read(build / 'src/VERSION').strip(),
+                      _read(build / 'src.origin').strip(),
+                      _read(build / 'qemu.args').strip(), PKGVERSION, ''))
+
+
+def _run(command, folder: Path, log) -> None:
+    done = subprocess.run(command, cwd=folder, stdout=log, stderr=log,
+                          check=False)
+    if done.returncode:
+        raise BenchError(f'building QEMU without our patches failed, see '
+                         f'{log.name}')
+
+
+def _our_links(tree: Path, root: Path, build: Path):
+    """The symbolic links in the tree that lead to the project's own files"""
+    for folder, folders, files in os.walk(tree):
+        for name in folders + files:
+            path = Path(folder, name)
+            if path.is_symlink():
+                target = path.resolve()
+                if (target.is_relative_to(root)
+                        and not target.is_relative_to(build)):
+                    yield path
+
+
+def make_pristine(tree: Path, root: Path, build: Path) -> None:
+    """Take our patches and links out of a copy of BUILD/src."""
+    for link in list(_our_links(tree, root, build)):
+        link.unlink()
+    originals = build / 'orig'
+    for path in originals.rglob('*'):
+        if path.is_file():
+            name = path.relative_to(originals)
+            shutil.copy2(path, tree / name)
+    # A file that was patched before orig had it would be found here.
+    applied = build / 'applied'
+    for path in applied.rglob('*'):
+        name = path.relative_to(applied)
+        if path.is_file() and not (originals / name).is_file():
+            raise BenchError(f'{originals / name} is missing, and {path} is '
+                             'patched: run configure again')
+    for line in _read(tree / 'meson.build').splitlines():
+        if line.strip().startswith("subdir('guard"):
+            raise BenchError(f'{tree}/meson.build still includes our files')
+
+
+def _copy(build: Path, tree: Path, log) -> None:
+    shutil.rmtree(tree, ignore_errors=True)
+    _run(['cp', '-a', '--reflink=auto', build / 'src', tree], build, log)
+
+
+def build_reference(root: Path, build: Path, say) -> Path:
+    """Build the reference if need be, and give its binary."""
+    bench = build / 'bench'
+    stamp = bench / 'made-of'
+    qemu = bench / 'qemu/qemu-system-x86_64'
+    made_of = _made_of(build)
+    if qemu.exists() and stamp.exists() and _read(stamp) == made_of:
+        return qemu
+    say('Building QEMU without our patches, once; it takes some minutes')
+    bench.mkdir(exist_ok=True)
+    stamp.unlink(missing_ok=True)
+    shutil.rmtree(bench / 'qemu', ignore_errors=True)
+    (bench / 'qemu').mkdir()
+    with open(bench / 'build.log', 'w', encoding='utf-8') as log:
+        _copy(build, bench / 'src', log)
+        make_pristine(bench / 'src', root, build)
+        # The arguments are quoted for a shell.
+        _run(['sh', '-c', f'../src/configure {_read(build / "qemu.args")} '
+              f'{PKGVERSION}'], bench / 'qemu', log)
+        _run(['ninja', 'qemu-system-x86_64'], bench / 'qemu', log)
+    # Firmware is looked for below qemu-bundle: the same as the patched one's.
+    bundle = build / 'qemu/qemu-bundle'
+    if bundle.is_dir():
+        shutil.copytree(bundle, bench / 'qemu/qemu-bundle', symlinks=True,
+                        dirs_exist_ok=True, ignore_dangling_symlinks=True)
+    stamp.write_text(made_of, encoding='utf-8')
+    return qemu
