@@ -206,26 +206,30 @@ def cell_text(cell: Optional[Cell], limit: float) -> str:
             f'[{cell.cpu.pairs}]{mark}')
 
 
+def columns(rows: List[Row]) -> List[str]:
+    """The columns that any row has, in the order of the list"""
+    return [name for name in cases.COLUMNS
+            if any(name in row.case.columns for row in rows)]
+
+
 def table(rows: List[Row], limit: float) -> List[List[str]]:
     """The table's words, the heading first"""
-    words = [['case', 'what', *COLUMN_NAMES]]
+    names = columns(rows)
+    words = [['case', 'what', *names]]
     for row in rows:
         if row.problem:
             cells = [f'not measured: {row.problem}']
-            cells += [''] * (len(COLUMN_NAMES) - 1)
+            cells += [''] * (len(names) - 1)
         else:
             cells = [cell_text(row.cells.get(name), limit)
-                     for name in COLUMN_NAMES]
+                     for name in names]
         words.append([row.case.name, row.case.title, *cells])
     return words
 
 
-COLUMN_NAMES = tuple(cases.COLUMNS)
-
-
 def legend(rows: List[Row], limit: float) -> List[str]:
     """What the words in the table mean"""
-    lines = [f'{name}: {text}.' for name, text in cases.COLUMNS.items()]
+    lines = [f'{name}: {cases.COLUMNS[name]}.' for name in columns(rows)]
     lines.append('Each cell: median ratio of CPU times ± spread [pairs]; '
                  'spread: to the farther end of the 95 % confidence interval '
                  'of the median.')
@@ -301,6 +305,26 @@ def positive(text: str) -> float:
     return value
 
 
+def choose(parser: argparse.ArgumentParser,
+           args: argparse.Namespace) -> List[cases.Case]:
+    """The cases that are asked for, with the columns that are"""
+    def listed(text: str, known: List[str], what: str) -> List[str]:
+        names = [name for name in text.split(',') if name] or known
+        for name in names:
+            if name not in known:
+                parser.error(f'there is no {what} {name}, only '
+                             f'{", ".join(known)}')
+        return names
+
+    names = listed(args.cases, [case.name for case in cases.CASES], 'case')
+    wanted = listed(args.columns, list(cases.COLUMNS), 'column')
+    chosen = [case._replace(columns={name: side for name, side
+                                     in case.columns.items()
+                                     if name in wanted})
+              for case in cases.CASES if case.name in names]
+    return [case for case in chosen if case.columns]
+
+
 def parse_arguments() -> argparse.Namespace:
     """The command line"""
     parser = argparse.ArgumentParser(
@@ -323,6 +347,9 @@ def parse_arguments() -> argparse.Namespace:
                         help='a static busybox (default: %(default)s)')
     parser.add_argument('--cases', metavar='NAME,...', default='',
                         help='measure these only')
+    parser.add_argument('--columns', metavar='NAME,...', default='',
+                        help='measure these columns only; "off" compares '
+                        'binaries that know nothing of our options')
     parser.add_argument('--list', action='store_true', help='name the cases')
     parser.add_argument('--spread', type=positive, default=0.02,
                         help='how small the spread has to be (default: '
@@ -340,11 +367,7 @@ def parse_arguments() -> argparse.Namespace:
                         help='write every sample, in seconds')
     args = parser.parse_args()
     args.words = sys.argv[1:]
-    known = [case.name for case in cases.CASES]
-    args.chosen = [name for name in args.cases.split(',') if name] or known
-    for name in args.chosen:
-        if name not in known:
-            parser.error(f'there is no case {name}; --list names them')
+    args.chosen = choose(parser, args)
     if args.list:
         return args
     if args.build:
@@ -372,9 +395,7 @@ def run(args: argparse.Namespace) -> int:
     rows = []
     with tempfile.TemporaryDirectory(prefix='qemu-guard-bench-') as tmp:
         bench = Bench(args, qemus, tmp)
-        for case in cases.CASES:
-            if case.name not in args.chosen:
-                continue
+        for case in args.chosen:
             row = bench.measure(case)
             rows.append(row)
             say(f'{case.name:<13}' + (
@@ -389,7 +410,7 @@ def run(args: argparse.Namespace) -> int:
     words = table(rows, args.spread)
     widths = [max(map(len, column)) for column in zip(*words)]
     # What could not be measured has a long text that is no column.
-    widths[2:] = [24] * len(COLUMN_NAMES)
+    widths[2:] = [24] * (len(widths) - 2)
     say('')
     for line in words:
         say('  '.join(cell.ljust(width)
@@ -408,8 +429,9 @@ def main() -> int:
     """Do what the command line says."""
     args = parse_arguments()
     if args.list:
-        for case in cases.CASES:
-            print(f'{case.name:<13} {case.title}')
+        for case in args.chosen:
+            print(f'{case.name:<13} {case.title} '
+                  f'({", ".join(case.columns)})')
         return 0
     try:
         return run(args)

@@ -8,7 +8,6 @@ with the same arguments.  Both are kept, and made anew only when QEMU or the
 arguments have changed.
 """
 
-import filecmp
 import os
 import shutil
 import subprocess
@@ -80,30 +79,36 @@ def _copy(build: Path, tree: Path, log) -> None:
     _run(['cp', '-a', '--reflink=auto', build / 'src', tree], build, log)
 
 
+def _prepare(root: Path, build: Path, bench: Path, log) -> None:
+    """Copy the source and configure it."""
+    shutil.rmtree(bench / 'qemu', ignore_errors=True)
+    (bench / 'qemu').mkdir()
+    _copy(build, bench / 'src', log)
+    make_pristine(bench / 'src', root, build)
+    # The arguments are quoted for a shell.
+    _run(['sh', '-c', f'../src/configure {_read(build / "qemu.args")} '
+          f'{PKGVERSION}'], bench / 'qemu', log)
+    # Firmware is looked for below qemu-bundle: the same as the patched one's.
+    bundle = build / 'qemu/qemu-bundle'
+    if bundle.is_dir():
+        shutil.copytree(bundle, bench / 'qemu/qemu-bundle', symlinks=True,
+                        dirs_exist_ok=True)
+
+
 def build_reference(root: Path, build: Path, say) -> Path:
     """Build the reference if need be, and give its binary."""
     bench = build / 'bench'
     stamp = bench / 'made-of'
     qemu = bench / 'qemu/qemu-system-x86_64'
     made_of = _made_of(build)
-    if qemu.exists() and stamp.exists() and _read(stamp) == made_of:
-        return qemu
-    say('Building QEMU without our patches, once; it takes some minutes')
     bench.mkdir(exist_ok=True)
-    stamp.unlink(missing_ok=True)
-    shutil.rmtree(bench / 'qemu', ignore_errors=True)
-    (bench / 'qemu').mkdir()
     with open(bench / 'build.log', 'w', encoding='utf-8') as log:
-        _copy(build, bench / 'src', log)
-        make_pristine(bench / 'src', root, build)
-        # The arguments are quoted for a shell.
-        _run(['sh', '-c', f'../src/configure {_read(build / "qemu.args")} '
-              f'{PKGVERSION}'], bench / 'qemu', log)
+        if not stamp.exists() or _read(stamp) != made_of:
+            say('Building QEMU without our patches, once; it takes some '
+                'minutes')
+            stamp.unlink(missing_ok=True)
+            _prepare(root, build, bench, log)
+            stamp.write_text(made_of, encoding='utf-8')
+        # As good as nothing when it is there; an interrupted build goes on.
         _run(['ninja', 'qemu-system-x86_64'], bench / 'qemu', log)
-    # Firmware is looked for below qemu-bundle: the same as the patched one's.
-    bundle = build / 'qemu/qemu-bundle'
-    if bundle.is_dir():
-        shutil.copytree(bundle, bench / 'qemu/qemu-bundle', symlinks=True,
-                        dirs_exist_ok=True, ignore_dangling_symlinks=True)
-    stamp.write_text(made_of, encoding='utf-8')
     return qemu

@@ -27,4 +27,10 @@ typedef struct Loop {
 /* The program's loops; the last has no name */
 extern const Loop loops[];
 
+/* In assembly, in loops.c: handlers of page faults */
+extern uint8_t bench_skip[], bench_map[];
+
+/* In registers.c: saves a task, goes on with another's stack and tables */
+void bench_switch(uint64_t *save, uint64_t rsp, uint64_t cr3);
+
 #endif

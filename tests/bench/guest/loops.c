@@ -3,7 +3,7 @@
 
 #include "bench.h"
 
-INLINE void invlpg(volatile void *p)
+INLINE void invlpg(void *p)
 {
     asm volatile("invlpg (%0)" : : "r" (p) : "memory");
 }
@@ -87,6 +87,7 @@ static __attribute__((noinline)) uint64_t even(uint64_t x)
 
 static void branch_run(uint64_t count)
 {
+    /* volatile: the calls are to stay indirect */
     static uint64_t (*volatile const steps[])(uint64_t) = { even, odd };
     uint64_t x = 0x9e3779b97f4a7c15, sum = 0;
 
@@ -118,11 +119,10 @@ static void branch_run(uint64_t count)
 /* --- Page faults --- */
 
 static uint8_t *fault_page;
-static volatile uint64_t *fault_entry;
+static uint64_t *fault_entry;
 /* What the handler stores, and where: it has no other way to know */
 uint64_t bench_leaf;
-volatile uint64_t *bench_entry;
-extern uint8_t bench_skip[], bench_map[];
+uint64_t *bench_entry;
 
 /* Goes on behind the access, which is two bytes long */
 asm(".pushsection .text\n"
@@ -162,7 +162,7 @@ static void fault_run(uint64_t count)
 {
     struct gate kept = idt[PF];
 
-    *fault_entry = 0;
+    write64(fault_entry, 0);
     flush_tlb();
     set_gate(&idt[PF], bench_skip, 1, 0);
     while (count--) {
@@ -177,7 +177,7 @@ static void fault_map_run(uint64_t count)
 
     set_gate(&idt[PF], bench_map, 1, 0);
     while (count--) {
-        *fault_entry = 0;
+        write64(fault_entry, 0);
         invlpg(fault_page);
         touch(fault_page);
     }

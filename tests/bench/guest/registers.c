@@ -49,8 +49,6 @@ static void wrmsr_run(uint64_t count)
 #define PRIVATE         (1ull << 40)
 #define PRIVATE_PAGES   8
 
-/* Saves a task and goes on with another on its stack and tables */
-void bench_switch(uint64_t *save, uint64_t rsp, uint64_t cr3);
 asm(".pushsection .text\n"
     "bench_switch:\n\t"
     "push %rbx\n\t"
