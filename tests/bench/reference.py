@@ -88,11 +88,12 @@ def _prepare(root: Path, build: Path, bench: Path, log) -> None:
     # The arguments are quoted for a shell.
     _run(['sh', '-c', f'../src/configure {_read(build / "qemu.args")} '
           f'{PKGVERSION}'], bench / 'qemu', log)
-    # Firmware is looked for below qemu-bundle: the same as the patched one's.
-    bundle = build / 'qemu/qemu-bundle'
-    if bundle.is_dir():
-        shutil.copytree(bundle, bench / 'qemu/qemu-bundle', symlinks=True,
-                        dirs_exist_ok=True)
+    # Firmware is looked for below qemu-bundle: where configure links to it.
+    for link in (build / 'qemu/qemu-bundle/usr').glob('*'):
+        copy = bench / 'qemu/qemu-bundle/usr' / link.name
+        if link.is_symlink() and not copy.is_symlink():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.symlink_to(os.readlink(link))
 
 
 def build_reference(root: Path, build: Path, say) -> Path:
