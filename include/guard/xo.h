@@ -17,9 +17,8 @@ static inline bool xo_check(X86CPU *cpu, Error **errp)
     return true;
 }
 
-static inline bool xo_take_phys_bit(X86CPU *cpu, Error **errp)
+static inline void xo_take_phys_bit(X86CPU *cpu)
 {
-    return true;
 }
 #else
 
@@ -40,18 +39,23 @@ static inline uint64_t xo_mask(CPUX86State *env, bool pae)
 }
 
 /**
- * xo_check: refuse xo=on where it can't be enforced or found by the guest
+ * xo_check: refuse xo=on where it can't be enforced or used
  * @cpu: CPU in realize, features expanded but not filtered yet
  * @errp: error
+ *
+ * Before the CPU becomes known to the machine, as a later error would leave
+ * it half realized in the list of CPUs.
+ *
+ * Returns: false, with @errp set, if it is refused.
  */
 bool xo_check(X86CPU *cpu, Error **errp);
 
 /**
- * xo_take_phys_bit: take the top physical address bit for xo=on
- * @cpu: CPU in realize; phys_bits is final otherwise
- * @errp: error
+ * xo_take_phys_bit: take the top physical address bit if xo=on
+ * @cpu: CPU in realize that xo_check() let through; its phys_bits is final
+ *       otherwise
  */
-bool xo_take_phys_bit(X86CPU *cpu, Error **errp);
+void xo_take_phys_bit(X86CPU *cpu);
 
 /**
  * xo_phys_bits_hint: what to add to a complaint about too few phys-bits
@@ -96,6 +100,9 @@ void xo_walk(CPUState *cs, XOLeafFunc *fn, void *opaque);
 void xo_get_memory_mapping(CPUState *cs, MemoryMappingList *list);
 void xo_info_mem(Monitor *mon, CPUState *cs);
 void xo_info_tlb(Monitor *mon, CPUState *cs);
+
+/* A guest's page tables depend on M: it travels with the CPU */
+extern const VMStateDescription vmstate_xo;
 
 #endif /* CONFIG_USER_ONLY */
 

@@ -13,9 +13,11 @@
 #include "exec/cpu-common.h"
 #include "hw/boards.h"
 #include "hw/i386/x86.h"
+#include "migration/vmstate.h"
 #include "system/memory_mapping.h"
 #include "system/qtest.h"
 #include "system/tcg.h"
+#include "tcg/helper-tcg.h"
 #include "guard/xo.h"
 
 static bool xo_on(const CPUX86State *env)
@@ -23,29 +25,10 @@ static bool xo_on(const CPUX86State *env)
     return env->features[FEAT_GUARD_EAX] & GUARD_CPUID_XO;
 }
 
-bool xo_check(X86CPU *cpu, Error **errp)
+/* The width that the guest would read without xo=on. */
+static unsigned xo_given_bits(const X86CPU *cpu)
 {
-    CPUX86State *env = &cpu->env;
-
-    if (!xo_on(env)) {
-        return true;
-    }
-    if (!tcg_enabled() && !qtest_enabled()) {
-        error_setg(errp, "xo=on is enforced by TCG only: use -accel tcg");
-        return false;
-    }
-    if (!(env->features[FEAT_8000_0001_EDX] & CPUID_EXT2_LM)) {
-        error_setg(errp, "xo=on needs a CPU with long mode, and this one has "
-                   "lm=off: use a 64-bit CPU model such as 'max' or 'qemu64'");
-        return false;
-    }
-    if (!cpu->expose_tcg) {
-        error_setg(errp, "xo=on can't be found by the guest with "
-                   "tcg-cpuid=off, which hides CPUID leaf 0x%x: "
-                   "use tcg-cpuid=on", GUARD_CPUID_LEAF);
-        return false;
-    }
-    return true;
+    return cpu->phys_bits ? cpu->phys_bits : TCG_PHYS_ADDR_BITS;
 }
 
 /* Where RAM ends; 0 for a machine without the layout of a PC. */
@@ -65,41 +48,124 @@ static hwaddr xo_ram_end(void)
     return x86ms->above_4g_mem_start + x86ms->above_4g_mem_size;
 }
 
-bool xo_take_phys_bit(X86CPU *cpu, Error **errp)
+/* A guest has one set of page tables for all of its CPUs. */
+static bool xo_agrees(X86CPU *cpu, Error **errp)
 {
-    unsigned bits = cpu->phys_bits - 1;
+    X86CPU *first = X86_CPU(first_cpu);
+    bool on = xo_on(&cpu->env);
+    bool first_on = first && xo_on(&first->env);
+    unsigned bits = xo_given_bits(cpu) - on;
 
-    if (!xo_on(&cpu->env)) {
+    if (!first || (!on && !first_on) ||
+        (on == first_on && bits == first->phys_bits)) {
         return true;
     }
-    if (bits < 32) {
+    error_setg(errp, "a CPU with xo=%s and %u physical address bits can't be "
+               "in a machine whose first CPU has xo=%s and %u: use the same "
+               "xo and phys-bits for all", on ? "on" : "off", bits,
+               first_on ? "on" : "off", first->phys_bits);
+    return false;
+}
+
+bool xo_check(X86CPU *cpu, Error **errp)
+{
+    CPUX86State *env = &cpu->env;
+    unsigned given = xo_given_bits(cpu);
+    unsigned bits = given - 1;
+    bool lm = env->features[FEAT_8000_0001_EDX] & CPUID_EXT2_LM;
+
+#ifndef TARGET_X86_64
+    lm = false;
+#endif
+    if (!xo_agrees(cpu, errp)) {
+        return false;
+    }
+    if (!xo_on(env)) {
+        return true;
+    }
+    if (!tcg_enabled() && !qtest_enabled()) {
+        error_setg(errp, "xo=on is enforced by TCG only: use -accel tcg");
+        return false;
+    }
+    if (!lm) {
+        error_setg(errp, "xo=on needs a CPU with long mode, and this one has "
+                   "lm=off: use a 64-bit CPU model of qemu-system-x86_64");
+        return false;
+    }
+    if (!cpu->expose_tcg) {
+        error_setg(errp, "xo=on can't be found by the guest with "
+                   "tcg-cpuid=off, which hides CPUID leaf 0x%x: "
+                   "use tcg-cpuid=on", GUARD_CPUID_LEAF);
+        return false;
+    }
+    if (!(env->features[FEAT_1_ECX] & CPUID_EXT_HYPERVISOR)) {
+        error_setg(errp, "xo=on can't be found by the guest with "
+                   "hypervisor=off, by which CPUID leaf 0x%x means nothing: "
+                   "use hypervisor=on", GUARD_CPUID_LEAF);
+        return false;
+    }
+    if (env->cpuid_xlevel < 0x80000008) {
+        error_setg(errp, "xo=on needs CPUID leaf 0x80000008, by which the "
+                   "guest knows its bit, and xlevel=0x%x leaves it out: "
+                   "use xlevel=0x80000008 or more", env->cpuid_xlevel);
+        return false;
+    }
+    if (given < 33) {
         error_setg(errp, "xo=on takes one physical address bit, and "
                    "phys-bits=%u leaves less than 32: use phys-bits=33 or more",
-                   cpu->phys_bits);
+                   given);
         return false;
     }
-    if (cpu->guest_phys_bits > bits) {
+    /* -1 is not set */
+    if (cpu->guest_phys_bits != -1 && cpu->guest_phys_bits > bits) {
         error_setg(errp, "guest-phys-bits=%u is more than the %u bits that "
                    "xo=on leaves of phys-bits=%u: use guest-phys-bits=%u",
-                   cpu->guest_phys_bits, bits, cpu->phys_bits, bits);
+                   cpu->guest_phys_bits, bits, given, bits);
         return false;
     }
-    if (xo_ram_end() > 1ULL << bits) {
+    if (xo_ram_end() > 1ULL << MIN(bits, 63)) {
         error_setg(errp, "RAM ends at 0x%" HWADDR_PRIx ", above the %u bits "
                    "that xo=on leaves of phys-bits=%u: use less RAM or "
-                   "phys-bits=%u", xo_ram_end(), bits, cpu->phys_bits,
+                   "phys-bits=%u", xo_ram_end(), bits, given,
                    64 - clz64(xo_ram_end() - 1) + 1);
         return false;
     }
-    cpu->phys_bits = bits;
     return true;
+}
+
+void xo_take_phys_bit(X86CPU *cpu)
+{
+    cpu->phys_bits -= xo_on(&cpu->env);
 }
 
 const char *xo_phys_bits_hint(X86CPU *cpu)
 {
-    return xo_on(&cpu->env) ? " after xo=on took one: raise phys-bits or use "
-                              "less RAM" : "";
+    return xo_on(&cpu->env) ? " after xo=on took one: raise phys-bits" : "";
 }
+
+static bool xo_needed(void *opaque)
+{
+    X86CPU *cpu = opaque;
+
+    return xo_on(&cpu->env);
+}
+
+/*
+ * The guest's page tables have the bit where this CPU was told it is.  A
+ * target with xo=off knows no such subsection and refuses the image.
+ */
+const VMStateDescription vmstate_xo = {
+    .name = "cpu/xo",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .needed = xo_needed,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT32_EQUAL(phys_bits, X86CPU,
+                             "the image's CPU has xo=on with another "
+                             "phys-bits than this one"),
+        VMSTATE_END_OF_LIST()
+    }
+};
 
 typedef struct XOWalk {
     CPUX86State *env;

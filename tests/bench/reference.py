@@ -88,12 +88,7 @@ def _prepare(root: Path, build: Path, bench: Path, log) -> None:
     # The arguments are quoted for a shell.
     _run(['sh', '-c', f'../src/configure {_read(build / "qemu.args")} '
           f'{PKGVERSION}'], bench / 'qemu', log)
-    # Firmware is looked for below qemu-bundle: where configure links to it.
-    for link in (build / 'qemu/qemu-bundle/usr').glob('*'):
-        copy = bench / 'qemu/qemu-bundle/usr' / link.name
-        if link.is_symlink() and not copy.is_symlink():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.symlink_to(os.readlink(link))
+    _run([str(root / 'scripts/link-firmware'), str(bench / 'qemu')], bench, log)
 
 
 def build_reference(root: Path, build: Path, say) -> Path:

@@ -53,10 +53,18 @@ class XoOptions(QemuSystemTest):
         self.assert_refused(['xo=on', 'tcg-cpuid=off', 'tcg-cpuid=on'],
                             '-accel', 'tcg', '-cpu', 'max,+xo,tcg-cpuid=off')
 
+    def test_hidden_leaves(self):
+        """Other ways to hide what the guest looks for."""
+        self.assert_refused(['xo=on', 'hypervisor=off', 'hypervisor=on'],
+                            '-accel', 'tcg', '-cpu', 'max,+xo,-hypervisor')
+        self.assert_refused(['xo=on', '0x80000008', 'xlevel=0x80000001'],
+                            '-accel', 'tcg',
+                            '-cpu', 'max,+xo,xlevel=0x80000001')
+
     def test_32_bit_models(self):
         """Models without long mode are refused."""
         for model in 'qemu32', 'kvm32', '486', 'pentium3', 'qemu64,-lm':
-            self.assert_refused(['xo=on', 'long mode', 'qemu64'],
+            self.assert_refused(['xo=on', 'long mode', '64-bit CPU model'],
                                 '-accel', 'tcg', '-cpu', f'{model},+xo')
 
     def test_64_bit_models(self):
@@ -116,7 +124,10 @@ class XoOptions(QemuSystemTest):
     def test_phys_bits(self):
         """The guest reads one bit less, also of a given phys-bits."""
         for option, bits in (('', 39), (',phys-bits=52', 51),
-                             (',phys-bits=46', 45)):
+                             (',phys-bits=46', 45),
+                             # TCG ignores these two, with xo=on or without
+                             (',host-phys-bits=on,host-phys-bits-limit=38',
+                              39)):
             vm = self.qmp('-accel', 'tcg', '-cpu', 'max,+xo' + option)
             self.assertEqual(self.cpu_property(vm, 'phys-bits'), bits)
             self.assertIs(self.cpu_property(vm, 'xo'), True)
@@ -143,6 +154,50 @@ class XoOptions(QemuSystemTest):
         for cpu in cpus:
             self.assertEqual(vm.cmd('qom-get', path=cpu['qom-path'],
                                     property='phys-bits'), 39)
+
+    def test_hotplug_of_another_kind(self):
+        """All vCPUs have the bit, and have it at the same place."""
+        for options, asked in (('max,+xo', {'phys-bits': 41}),
+                               ('max,+xo', {'phys-bits': 33}),
+                               ('max', {'xo': True})):
+            vm = self.qmp('-accel', 'tcg', '-smp', '1,maxcpus=2',
+                          '-cpu', options)
+            slot = next(c for c in vm.cmd('query-hotpluggable-cpus')
+                        if 'qom-path' not in c)
+            reply = vm.qmp('device_add', driver=slot['type'], id='hot',
+                           **asked, **slot['props'])
+            self.assertIn('first CPU has xo=', reply['error']['desc'])
+            self.assertEqual(len(vm.cmd('query-cpus-fast')), 1)
+            vm.shutdown()
+
+    def save(self, cpu):
+        """Migrate a VM with this CPU to a file."""
+        path = self.scratch_file('image')
+        vm = self.qmp('-accel', 'tcg', '-m', '64', '-cpu', cpu)
+        vm.cmd('migrate', uri=f'file:{path}')
+        while True:
+            status = vm.cmd('query-migrate')['status']
+            if status in ('completed', 'failed'):
+                break
+        self.assertEqual(status, 'completed')
+        vm.shutdown()
+        return path
+
+    def load(self, cpu, path):
+        """Start QEMU on such a file; its status and stderr."""
+        return self.start('-accel', 'tcg', '-m', '64', '-cpu', cpu,
+                          '-incoming', f'file:{path}')
+
+    def test_migration(self):
+        """The guest's page tables need the same bit on the target."""
+        path = self.save('max,+xo')
+        self.assertEqual(self.load('max,+xo', path)[0], 0)
+        for cpu, word in (('max', 'cpu/xo'),
+                          ('max,+xo,phys-bits=48', 'phys-bits')):
+            status, lines = self.load(cpu, path)
+            self.assertEqual(status, 1, f'{cpu}: {lines}')
+            self.assertTrue(any(word in line for line in lines), lines)
+        self.assertEqual(self.load('max', self.save('max'))[0], 0)
 
     def test_model_expansion(self):
         """query-cpu-model-expansion: off unless asked for."""

@@ -38,7 +38,10 @@ class XoReplay(QemuSystemTest):
         self.assertIn('\nok 9 ', recorded[1])
         self.assertNotIn('not ok', recorded[1])
         replayed = self.play('replay', guest, append)
-        self.assertEqual(replayed[:2], recorded[:2], replayed[2])
+        # The recorded shutdown may come before the guest's own, which has
+        # the exit status: 0 or 1 is a matter of timing in a replay.
+        self.assertIn(replayed[0], (0, 1), replayed[2])
+        self.assertEqual(replayed[1], recorded[1], replayed[2])
 
     def test_rules(self):
         """All rows of the table of rules."""

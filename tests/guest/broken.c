@@ -15,7 +15,7 @@ GUEST_RUN("no-fault", "-cpu max -append no-fault");
 GUEST_RUN("some-fault", "-cpu max -append some-fault");
 GUEST_RUN("stray", "-cpu max -append stray");
 GUEST_RUN("overflow", "-cpu max -append overflow");
-GUEST_RUN("hang", "timeout=3 -cpu max -append hang");
+GUEST_RUN("hang", "timeout=15 -cpu max -append hang");
 GUEST_RUN("triple-fault", "-cpu max -append triple-fault");
 GUEST_RUN("no-plan", "-cpu max -append no-plan");
 GUEST_RUN("wrong-plan", "-cpu max -append wrong-plan");

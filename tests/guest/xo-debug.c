@@ -23,6 +23,7 @@ static const uint8_t code[] = {
     0x48, 0xb8, 0xe7, 0xc2, 0x5e, 0xde, 0xc0, 0xe7, 0xc2, 0x5e, 0xc3,
 };
 
+/* The host changes nothing here, but the other CPU does */
 static volatile bool parked, leave;
 
 static void ask(const char *call, const void *va, const void *pa,
@@ -61,19 +62,31 @@ static void ask_all(void *va, void *pa, uint64_t size, const char *what)
        "%s: the guest runs what gdb wrote", what);
 }
 
-/* Legacy PAE paging on another CPU, which then waits in it */
-static void pae_cpu(void *space)
+/* The other CPU is in a legacy paging mode, and waits in it */
+static Space pae_tables;
+static uint32_t *directory;
+
+static void pae_cpu(void *unused)
 {
     struct mode32 m = {
         .kind = M32_FETCH, .addr = 0x40000000, .efer = EFER_NXE,
     };
 
-    pae_access(space, &m);
+    (void)unused;
+    pae_access(&pae_tables, &m);
 }
 
-static void pae(uint64_t bit)
+static void paging32_cpu(void *unused)
 {
-    static Space s;
+    struct mode32 m = { .kind = M32_FETCH, .addr = 0x40000000 };
+
+    (void)unused;
+    paging32_access(directory, &m);
+}
+
+static void legacy(void (*mode)(void *), uint8_t *page, const char *call,
+                   uint64_t va, uint64_t pa, const char *what)
+{
     static const uint8_t wait[] = {
         0xb8, 0, 0, 0, 0,               /* mov $parked, %eax */
         0xc6, 0x00, 0x01,               /* movb $1, (%eax) */
@@ -85,27 +98,64 @@ static void pae(uint64_t bit)
     };
     uint32_t a = (uint32_t)(uint64_t)&parked;
     uint32_t b = (uint32_t)(uint64_t)&leave;
-    uint8_t *page = frame();
     const char *reply;
 
     memcpy(page, wait, sizeof(wait));
     memcpy(page + 1, &a, 4);
     memcpy(page + 9, &b, 4);
-    s = pae_space();
-    *space_entry(&s, 0x40000000, LEVEL_4K) = (uint64_t)page | PTE_P | bit;
-    on_cpu(1, pae_cpu, &s);
+    parked = leave = false;
+    on_cpu(1, mode, NULL);
     while (!parked) {
         pause();
     }
-    reply = host("call", "{\"name\": \"pae\", \"va\": %lu, \"pa\": %lu, "
-                 "\"size\": 4096, \"xo\": %s, \"cpu\": 1}", 0x40000000ul,
-                 (uint64_t)page, xo_present() ? "true" : "false");
-    ok(json_is(reply, "good", "true"), "PAE paging: x, info tlb, info mem");
+    reply = host("call", "{\"name\": \"%s\", \"va\": %lu, \"pa\": %lu, "
+                 "\"size\": 4096, \"xo\": %s, \"cpu\": 1}", call, va, pa,
+                 xo_present() ? "true" : "false");
+    ok(json_is(reply, "good", "true"), "%s", what);
     if (!json_is(reply, "good", "true")) {
         note("%s", reply);
     }
     leave = true;
     wait_cpu(1);
+}
+
+static void pae(uint64_t bit)
+{
+    uint8_t *page = frame();
+
+    pae_tables = pae_space();
+    *space_entry(&pae_tables, 0x40000000, LEVEL_4K) =
+        (uint64_t)page | PTE_P | bit;
+    legacy(pae_cpu, page, "pae", 0x40000000, (uint64_t)page,
+           "PAE paging: x, info tlb, info mem");
+}
+
+/*
+ * Entries of 32-bit paging have no execute-only bit: where the bit of that
+ * number is in the address of a 4 MiB page (PSE-36), it is an address bit.
+ */
+static void paging32(void)
+{
+    unsigned m = phys_bits();
+    uint8_t *page = frames(1024);
+    uint64_t high = 1ull << m;
+    uint32_t pde = PTE_RW | PTE_PS | 1u << (13 + m - 32);
+
+    directory = frame();
+    for (uint32_t i = 0; i < 256; i++) {
+        directory[i] = i << 22 | PTE_RW | PTE_PS;
+    }
+    directory[256] = (uint32_t)(uint64_t)page | PTE_RW | PTE_PS;
+    directory[257] = pde;
+    for (int kind = M32_READ; kind <= M32_WRITE; kind++) {
+        struct mode32 access = { .kind = kind, .addr = 257u << 22 };
+
+        expect_none(paging32_access(directory, &access),
+                    "32-bit paging: bit %u of an address is no XO bit: %s", m,
+                    kind == M32_READ ? "read" : "write");
+    }
+    legacy(paging32_cpu, page, "gva2gpa", 257u << 22, high,
+           "32-bit paging: gva2gpa keeps the address bit");
 }
 
 void test(void)
@@ -134,5 +184,8 @@ void test(void)
     }
     if (command_line()[0] == '4') {
         pae(bit);
+    }
+    if (phys_bits() < 40) {
+        paging32();
     }
 }

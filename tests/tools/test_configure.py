@@ -179,6 +179,105 @@ class Configure(unittest.TestCase):
         self.assert_refused(self.configure(),
                             '0001-i386-access-ptr-bounds.patch', '10.0.99')
 
+    def test_empty_series(self):
+        """Without the series nothing is built, least of all without hooks."""
+        for text in None, '', '# nothing\n':
+            (self.root / 'patches/series').unlink(missing_ok=True)
+            if text is not None:
+                (self.root / 'patches/series').write_text(text)
+            self.assert_refused(self.configure(), 'patches/series')
+
+    def test_series_is_emptied(self):
+        """The same where the tree is patched already."""
+        self.assert_ok(self.configure())
+        before = (self.build / 'src/meson.build').read_text()
+        (self.root / 'patches/series').write_text('')
+        done = self.run_in('ninja', '-C', 'build', 'tree.stamp')
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn('names no patch', done.stdout)
+        self.assertEqual((self.build / 'src/meson.build').read_text(), before)
+
+    def test_missing_patch(self):
+        """The series names a patch that is not there."""
+        (self.root / 'patches/0003-i386-reserved-cr-bits.patch').unlink()
+        self.assert_refused(self.configure(), '0003-i386-reserved-cr-bits',
+                            'does not exist')
+
+    def test_path_with_space(self):
+        """A path that ninja can't take, of the project or of the build."""
+        self.assert_refused(self.configure(f'--build-dir={self.dir}/a b'),
+                            'a b', '--build-dir')
+        moved = self.dir / 'pro ject'
+        self.root.rename(moved)
+        self.root = moved
+        done = self.configure(f'--build-dir={self.dir}/build')
+        self.assert_refused(done, 'pro ject', 'move it')
+
+    def test_edits_survive_another_qemu(self):
+        """build/src is made anew only if nothing in it would be lost."""
+        self.assert_ok(self.configure())
+        src = self.build / 'src/meson.build'
+        src.write_text(src.read_text() + '# mine\n')
+        done = self.configure(qemu=self.tarball())
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn('meson.build', done.stderr)
+        self.assertIn('# mine', src.read_text())
+
+    def test_interrupted_while_replacing(self):
+        """src.origin is missing until build/src is whole."""
+        self.assert_ok(self.configure())
+        (self.build / 'src.origin').unlink()
+        (self.build / 'src/target/i386/tcg/access.c').unlink()
+        (self.build / 'applied/target/i386/tcg/access.c').unlink()
+        self.assert_ok(self.configure())
+        self.assertTrue((self.build / 'src/target/i386/tcg/access.c').exists())
+
+    def test_interrupted_sync(self):
+        """Ended between a file and the note of it."""
+        self.assert_ok(self.configure())
+        shutil.copy(self.build / 'orig/meson.build',
+                    self.build / 'applied/meson.build')
+        self.assert_ok(self.configure())
+
+    def test_two_at_once(self):
+        """Several syncs at once leave the tree whole."""
+        self.assert_ok(self.configure())
+        want = (self.build / 'src/target/i386/cpu.h').read_text()
+        command = ['scripts/qemu-tree', 'sync', self.root, self.build]
+        for _ in range(5):
+            shutil.copy(self.build / 'orig/target/i386/cpu.h',
+                        self.build / 'src/target/i386/cpu.h')
+            shutil.copy(self.build / 'orig/target/i386/cpu.h',
+                        self.build / 'applied/target/i386/cpu.h')
+            jobs = [subprocess.Popen(command, cwd=self.root,
+                                     stderr=subprocess.PIPE, text=True)
+                    for _ in range(3)]
+            for job in jobs:
+                self.assertEqual((job.communicate()[1], job.returncode),
+                                 ('', 0))
+            self.assertEqual(
+                (self.build / 'src/target/i386/cpu.h').read_text(), want)
+
+    def test_other_options_are_interrupted(self):
+        """A configuration that did not end is not taken for the old one."""
+        self.assert_ok(self.configure('--enable-foo'))
+        (self.root / 'fail').touch()
+        self.assertNotEqual(self.configure('--enable-bar').returncode, 0)
+        (self.root / 'fail').unlink()
+        self.assert_ok(self.configure('--enable-foo'))
+        args = (self.build / 'qemu/args').read_text().splitlines()
+        self.assertIn('--enable-foo', args[-1])
+        self.assertEqual(len(args), 3)
+
+    def test_kernel_comes_later(self):
+        """Meson is asked again when there is a kernel for the demo."""
+        self.assert_ok(self.configure())
+        (self.build / 'guest-kernel').mkdir()
+        (self.build / 'guest-kernel/release').write_text('6.1.0-99 1\n')
+        self.assert_ok(self.configure())
+        args = (self.build / 'qemu/args').read_text().splitlines()
+        self.assertEqual(len(args), 2)
+
     def test_missing_packages(self):
         """What is missing, and the command that installs it."""
         self.tool('dpkg-query', 'exit 1\n')
@@ -209,14 +308,11 @@ class Configure(unittest.TestCase):
 
     def test_qemu_configure_fails(self):
         """QEMU's configure: its reason, and a way to try again."""
-        (self.build).mkdir()
-        (self.build / '..' / 'fail').touch()
-        (self.build / 'fail').touch()
+        (self.root / 'fail').touch()
         done = self.configure()
         self.assertNotEqual(done.returncode, 0)
         self.assertIn('ERROR: no libfoo', done.stderr)
         self.assertEqual(len(done.stderr.splitlines()), 1)
-        (self.build / 'fail').unlink()
         (self.root / 'fail').unlink()
         self.assert_ok(self.configure())
 
@@ -239,7 +335,7 @@ class Configure(unittest.TestCase):
         before = (self.build / 'src/meson.build').read_text()
         path = self.root / 'patches/0005-build-guard.patch'
         path.write_text(path.read_text().replace(
-            " subdir('tests/qtest/libqos')", " subdir('nowhere')"))
+            ' # needed for fuzzing binaries', ' # something else'))
         done = self.run_in('ninja', '-C', 'build', 'tree.stamp')
         self.assertNotEqual(done.returncode, 0)
         self.assertIn('0005-build-guard.patch', done.stdout)
@@ -271,6 +367,18 @@ class Configure(unittest.TestCase):
             before = path.read_text()
             self.assert_ok(self.run_in('patches/refresh', path.name))
             self.assertEqual(path.read_text(), before, path.name)
+
+    def test_refresh_leaves_nothing(self):
+        """A patch whose edits are all undone."""
+        self.assert_ok(self.configure())
+        path = self.root / 'patches/0002-i386-write-crn-flags.patch'
+        before = path.read_text()
+        shutil.copy(self.build / 'orig/target/i386/helper.h',
+                    self.build / 'src/target/i386/helper.h')
+        done = self.run_in('patches/refresh', path.name)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn('patches/series', done.stderr)
+        self.assertEqual(path.read_text(), before)
 
     def test_refresh_new_patch(self):
         """A first edit of a file, in a patch of its own."""

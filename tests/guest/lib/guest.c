@@ -638,7 +638,7 @@ Space pae_space(void)
     return s;
 }
 
-Fault pae_access(Space *s, struct mode32 *p)
+static Fault legacy_access(uint32_t root, uint32_t cr4, struct mode32 *p)
 {
     static struct mode32 m;
 
@@ -661,13 +661,23 @@ Fault pae_access(Space *s, struct mode32 *p)
     m = *p;
     mode32_back(&m);
     m.cr0 |= 0x80000033;
-    m.cr3 = s->root;
-    m.cr4 |= CR4_PAE;
+    m.cr3 = root;
+    m.cr4 |= cr4;
     m.eflags |= 2;
     mode32_run(&m);
     p->result = m.result;
     return (Fault) { .vec = m.vec, .err = m.err,
                      .cr2 = m.vec == PF ? m.cr2 : 0, .rip = m.eip };
+}
+
+Fault pae_access(Space *s, struct mode32 *m)
+{
+    return legacy_access(s->root, CR4_PAE, m);
+}
+
+Fault paging32_access(uint32_t *directory, struct mode32 *m)
+{
+    return legacy_access((uint32_t)(uint64_t)directory, CR4_PSE, m);
 }
 
 /* --- CPUID, PCI --- */

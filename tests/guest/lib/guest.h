@@ -309,6 +309,11 @@ void mode32_run(struct mode32 *m);
  */
 Fault pae_access(Space *s, struct mode32 *m);
 Space pae_space(void);
+/**
+ * paging32_access: the same under 32-bit paging, with 4 MiB pages
+ * @directory: a page directory that maps the low 1 GiB one to one
+ */
+Fault paging32_access(uint32_t *directory, struct mode32 *m);
 
 /* --- SVM guests --- */
 
@@ -389,6 +394,7 @@ CONTROL_REGISTER(cr4)
 #define CR0_WP      (1ull << 16)
 #define CR0_AM      (1ull << 18)
 #define CR0_PG      (1ull << 31)
+#define CR4_PSE     (1ull << 4)
 #define CR4_PAE     (1ull << 5)
 #define CR4_LA57    (1ull << 12)
 #define CR4_OSXSAVE (1ull << 18)
