@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sub-page protection under TCG: arming, and verdicts on a CPU's accesses.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/main-loop.h"
+#include "qemu/memalign.h"
+#include "exec/cputlb.h"
+#include "exec/exec-all.h"
+#include "exec/translation-block.h"
+#include "hw/core/cpu.h"
+#include "system/cpus.h"
+#include "system/runstate.h"
+#include "system/tcg.h"
+#include "guard/cpu.h"
+
+const GuardArchOps *guard_arch;
+
+#ifdef GUARD_MUTANTS
+int guard_mutant_number;
+
+static void __attribute__((constructor)) guard_mutant_init(void)
+{
+    const char *n = getenv("GUARD_MUTANT");
+
+    guard_mutant_number = n ? atoi(n) : 0;
+}
+#endif
+
+/* By cpu_index; a CPU that is plugged again finds its old state. */
+#define GUARD_MAX_VCPUS     4096
+static GuardVCPU *guard_vcpus[GUARD_MAX_VCPUS];
+
+GuardVCPU *guard_vcpu(CPUState *cpu)
+{
+    GuardVCPU **p = &guard_vcpus[cpu->cpu_index % GUARD_MAX_VCPUS];
+    GuardVCPU *g = qatomic_read(p);
+
+    if (unlikely(!g)) {
+        g = qemu_memalign(64, sizeof(*g));
+        memset(g, 0, sizeof(*g));
+        qatomic_set(p, g);
+    }
+    return g;
+}
+
+/* On the CPU's own thread, between translation blocks */
+static void guard_tcg_flush(CPUState *cpu, run_on_cpu_data data)
+{
+    if (GUARD_MUTANT(GUARD_HOOK_FLUSH)) {
+        return;
+    }
+    tlb_flush(cpu);
+    /* Blocks made for a guarded machine keep split stores whole */
+    if (qatomic_read(&guard_on)) {
+        tcg_cflags_set(cpu, CF_GUARD);
+    } else {
+        tcg_cflags_clear(cpu, CF_GUARD);
+    }
+}
+
+static void guard_tcg_nothing(CPUState *cpu, run_on_cpu_data data)
+{
+}
+
+void guard_tcg_sync_later(void)
+{
+    CPUState *cpu;
+
+    CPU_FOREACH(cpu) {
+        if (cpu->created && !cpu->unplug) {
+            async_run_on_cpu(cpu, guard_tcg_flush, RUN_ON_CPU_NULL);
+        }
+    }
+}
+
+void guard_tcg_sync(void)
+{
+    g_autoptr(GPtrArray) cpus = g_ptr_array_new_with_free_func(object_unref);
+    CPUState *cpu;
+    guint i;
+
+    /*
+     * The work items are queued on all CPUs before the first is waited for.
+     * Each runs on its CPU's thread after the table was published, and
+     * between translation blocks, where no helper holds a host pointer.
+     * Waiting lets go of the BQL: hold on to the CPUs.
+     */
+    CPU_FOREACH(cpu) {
+        g_ptr_array_add(cpus, object_ref(OBJECT(cpu)));
+    }
+    guard_tcg_sync_later();
+    for (i = 0; i < cpus->len; i++) {
+        cpu = CPU(g_ptr_array_index(cpus, i));
+        if (cpu->created && !cpu->unplug) {
+            run_on_cpu(cpu, guard_tcg_nothing, RUN_ON_CPU_NULL);
+        }
+    }
+}
+
+static GuardPath guard_access_path(const GuardAccess *a)
+{
+    if (guard_arch->phys_mmu_idx & (1U << a->mmu_idx)) {
+        return a->write && !a->walk ? GUARD_PATH_STATE : GUARD_PATH_WALK;
+    }
+    return a->ra ? GUARD_PATH_INSN : GUARD_PATH_DELIVERY;
+}
+
+static void guard_cpu_violation(const GuardAccess *a, GuardPath path,
+                                GuardAction action)
+{
+    GuardViolation v = {
+        .path = path,
+        .action = action,
+        .write = a->write,
+        .addr = a->gpa,
+        .size = a->size,
+        .cpu = a->cpu,
+        .ra = path == GUARD_PATH_INSN ? a->ra : 0,
+        .has_linear = path <= GUARD_PATH_DELIVERY,
+        .linear = a->addr,
+    };
+
+    guard_violation(&v);
+}
+
+static bool guard_is_told(const GuardAccess *a)
+{
+    GuardVCPU *g = guard_vcpu(a->cpu);
+    unsigned i;
+
+    for (i = 0; i < GUARD_TOLD; i++) {
+        GuardTold *t = &g->told[i];
+
+        if (t->left && t->ra == a->ra && t->mmu_idx == a->mmu_idx &&
+            a->start >= t->start && a->start <= t->last) {
+            if (t->left != UINT_MAX) {
+                t->left--;
+            }
+            return true;
+        }
+    }
+    return false;
+}
+
+void guard_cpu_begin(CPUState *cpu, uintptr_t ra, vaddr start, unsigned size)
+{
+    GuardVCPU *g = guard_vcpu(cpu);
+    vaddr last = start + size - 1;
+    unsigned i;
+
+    for (i = 0; i < GUARD_TOLD; i++) {
+        GuardTold *t = &g->told[i];
+
+        if (t->ra != ra || (t->start <= last && t->last >= start)) {
+            t->left = 0;
+        }
+    }
+}
+
+void guard_cpu_told(CPUState *cpu, uintptr_t ra, int mmu_idx, vaddr start,
+                    unsigned size, unsigned accesses)
+{
+    GuardVCPU *g = guard_vcpu(cpu);
+
+    g->told[g->next_told++ % GUARD_TOLD] = (GuardTold) {
+        .ra = ra,
+        .mmu_idx = mmu_idx,
+        .left = accesses,
+        .start = start,
+        .last = start + size - 1,
+    };
+}
+
+/*
+ * The instruction that was stopped starts again after 'cont'.  It may make
+ * several accesses, each of which stops it once: those that were let through
+ * before are let through again.  An access that comes a second time without
+ * a stop in between belongs to the next time round.
+ */
+static bool guard_take_pass(GuardVCPU *g, const GuardAccess *a, uint64_t pc)
+{
+    unsigned i;
+
+    if (GUARD_MUTANT(GUARD_HOOK_PASS)) {
+        return true;
+    }
+    if (g->pass_pc != pc) {
+        g->npasses = 0;
+    }
+    for (i = 0; i < g->npasses; i++) {
+        if (g->pass[i].addr == a->start && g->pass[i].write == a->write) {
+            if (!g->pass[i].used) {
+                g->pass[i].used = true;
+                return true;
+            }
+            g->npasses = 0;
+        }
+    }
+    return false;
+}
+
+static void guard_give_pass(GuardVCPU *g, const GuardAccess *a, uint64_t pc)
+{
+    unsigned i;
+
+    for (i = 0; i < g->npasses; i++) {
+        g->pass[i].used = false;
+    }
+    if (g->npasses == GUARD_PASSES) {
+        g->npasses = 0;
+    }
+    g->pass_pc = pc;
+    g->pass[g->npasses++] = (GuardPass) {
+        .addr = a->start, .write = a->write
+    };
+}
+
+bool guard_cpu_would_leave(const GuardAccess *a)
+{
+    GuardVCPU *g = guard_vcpu(a->cpu);
+    unsigned i;
+
+    if (a->action == GUARD_ACTION_PAUSE &&
+        g->pass_pc == guard_arch->pc(a->cpu, a->ra)) {
+        for (i = 0; i < g->npasses; i++) {
+            if (g->pass[i].addr == a->start && g->pass[i].write == a->write &&
+                !g->pass[i].used) {
+                return false;
+            }
+        }
+    }
+    return a->action == GUARD_ACTION_FAULT || a->action == GUARD_ACTION_PAUSE;
+}
+
+GuardVerdict guard_cpu_verdict(const GuardAccess *a)
+{
+    GuardPath path = guard_access_path(a);
+    GuardAction action = guard_path_action(path, a->action);
+    GuardVCPU *g;
+    uint64_t pc;
+
+    if (guard_is_told(a)) {
+        return GUARD_ALLOW;
+    }
+
+    switch (action) {
+    case GUARD_ACTION_REPORT:
+        return GUARD_REPORT;
+    case GUARD_ACTION_DISCARD:
+        return GUARD_DISCARD;
+    case GUARD_ACTION_FAULT:
+        guard_cpu_violation(a, path, action);
+        guard_arch->raise_fault(a->cpu, a->ra);
+    case GUARD_ACTION_PAUSE:
+        if (path != GUARD_PATH_INSN) {
+            return GUARD_DISCARD;
+        }
+        g = guard_vcpu(a->cpu);
+        pc = guard_arch->pc(a->cpu, a->ra);
+        if (guard_take_pass(g, a, pc)) {
+            return GUARD_ALLOW;
+        }
+        guard_give_pass(g, a, pc);
+        guard_cpu_violation(a, path, action);
+        vm_stop(RUN_STATE_PAUSED);
+        cpu_loop_exit_restore(a->cpu, a->ra);
+    default:
+        g_assert_not_reached();
+    }
+}
+
+void guard_cpu_tell(const GuardAccess *a)
+{
+    GuardPath path = guard_access_path(a);
+    GuardAction action = guard_path_action(path, a->action);
+
+    if (path == GUARD_PATH_STATE &&
+        guard_state_seen(a->cpu, a->ram, a->write)) {
+        return;
+    }
+    guard_cpu_violation(a, path, action);
+    if (action == GUARD_ACTION_PAUSE) {
+        vm_stop(RUN_STATE_PAUSED);
+    }
+}
+
+void guard_state_begin(CPUState *cpu)
+{
+    if (guard_active()) {
+        guard_vcpu(cpu)->state_op++;
+    }
+}
+
+bool guard_state_seen(CPUState *cpu, ram_addr_t ram, bool write)
+{
+    GuardVCPU *g = guard_vcpu(cpu);
+    ram_addr_t page = ram >> GUARD_PAGE_BITS;
+    uint32_t bit = guard_subpages(ram & (GUARD_PAGE_SIZE - 1), 1);
+
+    if (GUARD_MUTANT(GUARD_HOOK_STATE_ONCE) || !g->state_op) {
+        return false;
+    }
+    if (g->state_told != g->state_op || g->state_page != page) {
+        g->state_told = g->state_op;
+        g->state_page = page;
+        g->state_mask[0] = g->state_mask[1] = 0;
+    }
+    if (g->state_mask[write] & bit) {
+        return true;
+    }
+    g->state_mask[write] |= bit;
+    return false;
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Violations: counters, rate limit and events.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/stats64.h"
+#include "qemu/timer.h"
+#include "hw/core/cpu.h"
+#include "qapi/qapi-events-guard.h"
+#include "guard/guard.h"
+
+/* Events of one kind: so many at once, and then one each so many ns */
+#define GUARD_EVENT_BURST       200
+#define GUARD_EVENT_INTERVAL    (NANOSECONDS_PER_SECOND / 10)
+
+/*
+ * The kinds are fixed, so that memory use doesn't depend on the guest, and a
+ * flood of one kind doesn't hide another.
+ */
+typedef struct GuardKind {
+    Stat64 count;
+    Stat64 suppressed;          /* ever */
+    uint64_t pending;           /* suppressed since the last event */
+    int64_t due;                /* when the bucket will be empty again, in ns */
+} GuardKind;
+
+static GuardKind guard_kinds[GUARD_PATH__MAX][2][GUARD_ACTION__MAX];
+
+GuardAction guard_path_action(GuardPath path, GuardAction action)
+{
+    switch (path) {
+    case GUARD_PATH_INSN:
+        return action;
+    case GUARD_PATH_DELIVERY:
+    case GUARD_PATH_DEVICE:
+        return action == GUARD_ACTION_FAULT ? GUARD_ACTION_DISCARD : action;
+    default:
+        return action == GUARD_ACTION_REPORT ? action : GUARD_ACTION_DISCARD;
+    }
+}
+
+/* A leaky bucket in one word, so that vCPUs needn't take a lock for it. */
+static bool guard_event_allowed(GuardKind *k)
+{
+    int64_t now = get_clock();
+    int64_t due = qatomic_read(&k->due);
+
+    while (true) {
+        int64_t start = MAX(due, now);
+        int64_t seen;
+
+        if (start - now > (GUARD_EVENT_BURST - 1) * GUARD_EVENT_INTERVAL) {
+            return false;
+        }
+        seen = qatomic_cmpxchg(&k->due, due, start + GUARD_EVENT_INTERVAL);
+        if (seen == due) {
+            return true;
+        }
+        due = seen;
+    }
+}
+
+void guard_violation(const GuardViolation *v)
+{
+    GuardKind *k = &guard_kinds[v->path][v->write][v->action];
+    bool cpu = v->cpu != NULL;
+    bool has_rip = cpu && guard_arch;
+    uint64_t suppressed;
+
+    stat64_add(&k->count, 1);
+    if (!guard_event_allowed(k)) {
+        stat64_add(&k->suppressed, 1);
+        qatomic_inc(&k->pending);
+        return;
+    }
+    suppressed = qatomic_xchg(&k->pending, 0);
+    qapi_event_send_subpage_violation(v->addr, v->size, v->write,
+                                      cpu ? GUARD_SOURCE_CPU
+                                          : GUARD_SOURCE_DEVICE,
+                                      cpu, cpu ? v->cpu->cpu_index : 0,
+                                      has_rip,
+                                      has_rip ? guard_arch->pc(v->cpu, v->ra)
+                                              : 0,
+                                      v->has_linear, v->linear,
+                                      v->qom_path, v->action, suppressed);
+}
+
+GuardCounters *guard_counters(void)
+{
+    GuardCounters *c = g_new0(GuardCounters, 1);
+    uint64_t *by_action[GUARD_ACTION__MAX] = {
+        [GUARD_ACTION_REPORT] = &c->reported,
+        [GUARD_ACTION_DISCARD] = &c->discarded,
+        [GUARD_ACTION_FAULT] = &c->faulted,
+        [GUARD_ACTION_PAUSE] = &c->paused,
+    };
+    unsigned path, write, action;
+
+    for (path = 0; path < GUARD_PATH__MAX; path++) {
+        for (write = 0; write < 2; write++) {
+            for (action = 0; action < GUARD_ACTION__MAX; action++) {
+                GuardKind *k = &guard_kinds[path][write][action];
+                uint64_t n = stat64_get(&k->count);
+
+                *(write ? &c->writes : &c->reads) += n;
+                *by_action[action] += n;
+                c->suppressed += stat64_get(&k->suppressed);
+            }
+        }
+    }
+    return c;
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Accesses by physical address: devices, and CPU state in memory.
+ *
+ * A translation that ends in a protected run is given a region of ours
+ * instead of RAM; what is accessed there is refused, or let through with an
+ * event.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "exec/address-spaces.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "exec/ramblock.h"
+#include "hw/core/cpu.h"
+#include "system/runstate.h"
+#include "guard/cpu.h"
+#include "guard/physmem.h"
+
+MemoryRegion guard_blocked_mr;
+__thread int guard_debug_depth;
+
+/*
+ * An access of no more than this is one access of an instruction or a device
+ * register, and lands whole or not at all.
+ */
+#define GUARD_ATOM  8
+
+static uint32_t guard_blocked_bits(const GuardPage *page, bool is_write)
+{
+    if (is_write) {
+        return GUARD_MUTANT(GUARD_HOOK_PHYS_WRITE) ? 0 : page->nowrite;
+    }
+    return GUARD_MUTANT(GUARD_HOOK_PHYS_READ) ? 0 : page->noread;
+}
+
+/*
+ * How many bytes from @ram on, at most @len, are alike: all blocked or all
+ * allowed.
+ */
+static hwaddr guard_run(ram_addr_t ram, hwaddr len, bool is_write,
+                        bool *blocked)
+{
+    hwaddr done = 0;
+
+    while (done < len) {
+        unsigned ofs = (ram + done) & (GUARD_PAGE_SIZE - 1);
+        hwaddr in_page = MIN(len - done, GUARD_PAGE_SIZE - ofs);
+        const GuardPage *page = guard_find(ram + done);
+        uint32_t bits = page ? guard_blocked_bits(page, is_write) : 0;
+        unsigned first = ofs >> GUARD_SUBPAGE_BITS;
+        bool here = extract32(bits, first, 1);
+        unsigned same = MIN(ctz32((here ? ~bits : bits) >> first), 32 - first);
+        hwaddr n = (first + same) * GUARD_SUBPAGE_SIZE - ofs;
+
+        if (!done) {
+            *blocked = here;
+        } else if (here != *blocked) {
+            break;
+        }
+        if (n < in_page) {
+            return done + n;
+        }
+        done += in_page;
+    }
+    return done;
+}
+
+MemoryRegion *guard_filter_slow(MemoryRegion *mr, hwaddr *xlat, hwaddr *plen,
+                                bool is_write, MemTxAttrs attrs)
+{
+    hwaddr len = plen ? *plen : 1;
+    bool blocked = false;
+    ram_addr_t ram;
+    hwaddr run;
+
+    if (!memory_region_is_ram(mr) || !len) {
+        return mr;
+    }
+    if ((attrs.debug || guard_debug_depth) &&
+        !GUARD_MUTANT(GUARD_HOOK_DEBUG)) {
+        return mr;
+    }
+
+    ram = memory_region_get_ram_addr(mr) + *xlat;
+    run = guard_run(ram, len, is_write, &blocked);
+    if (run < len && len <= GUARD_ATOM &&
+        !GUARD_MUTANT(GUARD_HOOK_PHYS_STRADDLE)) {
+        blocked = true;
+    } else if (plen) {
+        *plen = run;
+    }
+    if (!blocked) {
+        return mr;
+    }
+    *xlat = ram;
+    return &guard_blocked_mr;
+}
+
+/* The strongest action among the protected sub-pages of a range */
+static GuardAction guard_range_action(ram_addr_t ram, hwaddr len,
+                                      bool is_write)
+{
+    GuardAction action = GUARD_ACTION_REPORT;
+
+    while (len) {
+        unsigned ofs = ram & (GUARD_PAGE_SIZE - 1);
+        hwaddr n = MIN(len, GUARD_PAGE_SIZE - ofs);
+        const GuardPage *page = guard_find(ram);
+
+        if (page) {
+            uint32_t hit = guard_subpages(ofs, n) &
+                           (is_write ? page->nowrite : page->noread);
+
+            if (hit) {
+                action = guard_stronger_action(action,
+                                               guard_page_action(page, hit));
+            }
+        }
+        ram += n;
+        len -= n;
+    }
+    return action;
+}
+
+/* Returns: whether the access shall take place */
+static bool guard_phys_violation(ram_addr_t ram, hwaddr len, bool is_write,
+                                 bool by_cpu, const char *qom_path)
+{
+    GuardViolation v = {
+        .path = by_cpu ? GUARD_PATH_STATE : GUARD_PATH_DEVICE,
+        .write = is_write,
+        .size = len,
+        .cpu = by_cpu ? current_cpu : NULL,
+        .qom_path = qom_path,
+    };
+
+    if (by_cpu && guard_state_seen(current_cpu, ram, is_write)) {
+        return guard_path_action(v.path,
+                                 guard_range_action(ram, len, is_write)) ==
+               GUARD_ACTION_REPORT;
+    }
+    v.action = guard_path_action(v.path,
+                                 guard_range_action(ram, len, is_write));
+    if (!guard_ram_to_gpa(ram, &v.addr)) {
+        v.addr = ram;
+    }
+    guard_violation(&v);
+    if (v.action == GUARD_ACTION_PAUSE) {
+        qemu_system_vmstop_request_prepare();
+        qemu_system_vmstop_request(RUN_STATE_PAUSED);
+    }
+    return v.action == GUARD_ACTION_REPORT;
+}
+
+static bool guard_attrs_by_cpu(MemTxAttrs attrs)
+{
+    return attrs.cpu && current_cpu;
+}
+
+MemTxResult guard_blocked_write(hwaddr ram, const void *buf, hwaddr len,
+                                MemTxAttrs attrs)
+{
+    RCU_READ_LOCK_GUARD();
+    if (!guard_phys_violation(ram, len, true, guard_attrs_by_cpu(attrs),
+                              NULL)) {
+        return MEMTX_ACCESS_ERROR;
+    }
+    guard_ram_write(ram, buf, len);
+    return MEMTX_OK;
+}
+
+MemTxResult guard_blocked_read(hwaddr ram, void *buf, hwaddr len,
+                               MemTxAttrs attrs)
+{
+    RCU_READ_LOCK_GUARD();
+    if (!guard_phys_violation(ram, len, false, guard_attrs_by_cpu(attrs),
+                              NULL)) {
+        /* Whatever the caller's buffer held is not the guest's business */
+        memset(buf, 0, len);
+        return MEMTX_ACCESS_ERROR;
+    }
+    guard_ram_read(ram, buf, len);
+    return MEMTX_OK;
+}
+
+/* Here come single loads and stores, address_space_ldl() and the like. */
+static MemTxResult guard_blocked_mr_write(void *opaque, hwaddr addr,
+                                          uint64_t data, unsigned size,
+                                          MemTxAttrs attrs)
+{
+    uint8_t buf[8];
+
+    stn_le_p(buf, size, data);
+    return guard_blocked_write(addr, buf, size, attrs);
+}
+
+static MemTxResult guard_blocked_mr_read(void *opaque, hwaddr addr,
+                                         uint64_t *data, unsigned size,
+                                         MemTxAttrs attrs)
+{
+    uint8_t buf[8];
+    MemTxResult r = guard_blocked_read(addr, buf, size, attrs);
+
+    *data = ldn_le_p(buf, size);
+    return r;
+}
+
+static const MemoryRegionOps guard_blocked_ops = {
+    .read_with_attrs = guard_blocked_mr_read,
+    .write_with_attrs = guard_blocked_mr_write,
+    .endianness = DEVICE_LITTLE_ENDIAN,
+    .valid = { .min_access_size = 1, .max_access_size = 8, .unaligned = true },
+    .impl = { .min_access_size = 1, .max_access_size = 8, .unaligned = true },
+};
+
+void guard_physmem_init(void)
+{
+    memory_region_init_io(&guard_blocked_mr, NULL, &guard_blocked_ops, NULL,
+                          "guard-blocked", UINT64_MAX);
+}
+
+typedef struct GuardReverse {
+    ram_addr_t ram;
+    hwaddr gpa;
+    bool found;
+} GuardReverse;
+
+static bool guard_reverse_range(Int128 start, Int128 len,
+                                const MemoryRegion *mr, hwaddr offset,
+                                void *opaque)
+{
+    GuardReverse *r = opaque;
+    ram_addr_t base;
+
+    if (!memory_region_is_ram((MemoryRegion *)mr)) {
+        return false;
+    }
+    base = memory_region_get_ram_addr((MemoryRegion *)mr) + offset;
+    if (r->ram < base || int128_ge(int128_make64(r->ram - base), len)) {
+        return false;
+    }
+    r->gpa = int128_get64(start) + (r->ram - base);
+    r->found = true;
+    return true;
+}
+
+bool guard_ram_to_gpa(ram_addr_t ram, hwaddr *gpa)
+{
+    GuardReverse r = { .ram = ram };
+
+    RCU_READ_LOCK_GUARD();
+    flatview_for_each_range(address_space_to_flatview(&address_space_memory),
+                            guard_reverse_range, &r);
+    *gpa = r.gpa;
+    return r.found;
+}
+
+bool guard_may_patch(CPUState *cpu, vaddr addr, unsigned len, Object *dev)
+{
+    g_autofree char *path = NULL;
+
+    if (!guard_active() || GUARD_MUTANT(GUARD_HOOK_VAPIC)) {
+        return true;
+    }
+    RCU_READ_LOCK_GUARD();
+    while (len) {
+        unsigned ofs = addr & (GUARD_PAGE_SIZE - 1);
+        unsigned n = MIN(len, GUARD_PAGE_SIZE - ofs);
+        hwaddr gpa = cpu_get_phys_page_debug(cpu, addr - ofs);
+        bool blocked = false;
+        hwaddr run, xlat;
+        MemoryRegion *mr;
+
+        if (gpa != -1) {
+            run = n;
+            mr = address_space_translate(cpu->as, gpa + ofs, &xlat, &run, true,
+                                         (MemTxAttrs) { .debug = 1 });
+            if (memory_region_is_ram(mr)) {
+                ram_addr_t ram = memory_region_get_ram_addr(mr) + xlat;
+
+                if (guard_run(ram, n, true, &blocked) < n) {
+                    blocked = true;
+                }
+                if (blocked) {
+                    path = object_get_canonical_path(dev);
+                    if (!guard_phys_violation(ram, n, true, false, path)) {
+                        return false;
+                    }
+                    g_clear_pointer(&path, g_free);
+                }
+            }
+        }
+        addr += n;
+        len -= n;
+    }
+    return true;
+}

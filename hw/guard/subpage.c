@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sub-page protection: the QMP commands, and publishing a table.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-guard.h"
+#include "exec/address-spaces.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "hw/boards.h"
+#include "hw/core/cpu.h"
+#include "migration/blocker.h"
+#include "system/replay.h"
+#include "system/tcg.h"
+#include "guard/guard.h"
+#include "guard/physmem.h"
+
+bool guard_on;
+
+/*
+ * Serializes writers of guard_table.  Order of locks: BQL, guard_lock; RCU
+ * read-side sections may be inside or outside of it.
+ */
+static QemuMutex guard_lock;
+
+static Error *guard_migration_blocker;
+
+static void __attribute__((constructor)) guard_lock_init(void)
+{
+    qemu_mutex_init(&guard_lock);
+}
+
+static const char *const guard_no_migration =
+    "sub-page protection is in use, and does not migrate: "
+    "set all of it to 'read-write' first";
+
+/* Publish @t, which may be NULL, and free what was there. */
+static void guard_publish(GuardTable *t)
+{
+    GuardTable *old = guard_table;
+
+    qatomic_rcu_set(&guard_table, t);
+    /*
+     * Whoever sees guard_on sees a table that was published before.  Who
+     * still sees the old values is dealt with by guard_tcg_sync().
+     */
+    qatomic_store_release(&guard_on, t != NULL);
+    smp_mb();
+    if (old) {
+        call_rcu(old, guard_table_free, rcu);
+    }
+}
+
+bool guard_change_ram(const GuardChange *changes, size_t n, Error **errp)
+{
+    GuardTable *t;
+    size_t nrecords;
+
+    assert(bql_locked());
+    QEMU_LOCK_GUARD(&guard_lock);
+
+    if (!guard_table_update(guard_table, changes, n, GUARD_MAX_RECORDS,
+                            &nrecords, &t)) {
+        error_setg(errp, "the access table would have %zu records, and the "
+                   "limit is %d: protect fewer pages, or ranges aligned to "
+                   "2 MiB, which take one record each",
+                   nrecords, GUARD_MAX_RECORDS);
+        return false;
+    }
+    if (t && !guard_table) {
+        error_setg(&guard_migration_blocker, "%s", guard_no_migration);
+        if (migrate_add_blocker(&guard_migration_blocker, errp) < 0) {
+            guard_table_free(t);
+            return false;
+        }
+    } else if (!t && guard_table) {
+        migrate_del_blocker(&guard_migration_blocker);
+    }
+    guard_publish(t);
+    return true;
+}
+
+/* Why sub-page protection can't be had, or NULL */
+static const char *guard_subpage_unavailable(void)
+{
+    if (!tcg_enabled()) {
+        return "sub-page protection is enforced by TCG only: use -accel tcg";
+    }
+    if (!guard_arch) {
+        return "sub-page protection is enforced for x86 CPUs only";
+    }
+    return NULL;
+}
+
+static int guard_compare_changes(const void *a, const void *b)
+{
+    const GuardChange *ca = a;
+    const GuardChange *cb = b;
+
+    if (ca->start != cb->start) {
+        return ca->start < cb->start ? -1 : 1;
+    }
+    return ca->index < cb->index ? -1 : ca->index > cb->index;
+}
+
+static bool guard_is_protectable(MemoryRegion *mr)
+{
+    return memory_region_is_ram(mr) && !memory_region_is_ram_device(mr) &&
+           !memory_region_is_rom(mr);
+}
+
+/* Append the RAM behind one region to @changes. */
+static bool guard_resolve(const SubpageRegion *r, size_t index,
+                          GuardAction action, GArray *changes, Error **errp)
+{
+    hwaddr addr = r->addr;
+    hwaddr left = r->size;
+
+    if (addr % GUARD_SUBPAGE_SIZE) {
+        error_setg(errp, "regions[%zu]: addr 0x%" PRIx64
+                   " is not a multiple of %u", index, r->addr,
+                   GUARD_SUBPAGE_SIZE);
+        return false;
+    }
+    if (!left || left % GUARD_SUBPAGE_SIZE) {
+        error_setg(errp, "regions[%zu]: size %" PRIu64
+                   " is not a multiple of %u, at least %u", index, r->size,
+                   GUARD_SUBPAGE_SIZE, GUARD_SUBPAGE_SIZE);
+        return false;
+    }
+    if (addr + (left - 1) < addr) {
+        error_setg(errp, "regions[%zu]: addr 0x%" PRIx64 " and size %" PRIu64
+                   " reach beyond the end of guest-physical memory", index,
+                   r->addr, r->size);
+        return false;
+    }
+
+    RCU_READ_LOCK_GUARD();
+    while (left) {
+        hwaddr len = left;
+        hwaddr xlat;
+        MemoryRegion *mr = address_space_translate(&address_space_memory, addr,
+                                                   &xlat, &len, true,
+                                                   (MemTxAttrs) { .debug = 1 });
+        GuardChange c = {
+            .nowrite = r->access != SUBPAGE_ACCESS_READ_WRITE,
+            .noread = r->access == SUBPAGE_ACCESS_NONE,
+            .action = action,
+            .index = index,
+        };
+
+        if (!guard_is_protectable(mr)) {
+            error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " is not RAM (%s):"
+                       " only RAM can be protected", index, addr,
+                       memory_region_name(mr) ?: "nothing is mapped there");
+            return false;
+        }
+        c.start = memory_region_get_ram_addr(mr) + xlat;
+        if (c.start % GUARD_SUBPAGE_SIZE || len % GUARD_SUBPAGE_SIZE) {
+            error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " lies in RAM "
+                       "that is not mapped at a multiple of %u (%s)", index,
+                       addr, GUARD_SUBPAGE_SIZE, memory_region_name(mr));
+            return false;
+        }
+        c.last = c.start + len - 1;
+        g_array_append_val(changes, c);
+        addr += len;
+        left -= len;
+    }
+    return true;
+}
+
+void qmp_subpage_set_access(SubpageRegionList *regions, bool has_action,
+                            GuardAction action, Error **errp)
+{
+    g_autoptr(GArray) changes = g_array_new(false, false, sizeof(GuardChange));
+    const char *unavailable = guard_subpage_unavailable();
+    const GuardChange *c;
+    SubpageRegionList *e;
+    size_t n = 0;
+
+    if (unavailable) {
+        error_setg(errp, "%s", unavailable);
+        return;
+    }
+    if (replay_mode != REPLAY_MODE_NONE) {
+        error_setg(errp, "memory can't be protected while recording or "
+                   "replaying: the replay would not see the command at the "
+                   "same instruction");
+        return;
+    }
+    if (!has_action) {
+        action = GUARD_ACTION_FAULT;
+    }
+
+    for (e = regions; e; e = e->next) {
+        if (n == GUARD_MAX_REGIONS) {
+            error_setg(errp, "regions has more than %d elements: "
+                       "use several commands", GUARD_MAX_REGIONS);
+            return;
+        }
+        if (!guard_resolve(e->value, n++, action, changes, errp)) {
+            return;
+        }
+    }
+    if (!changes->len) {
+        return;
+    }
+
+    qsort(changes->data, changes->len, sizeof(GuardChange),
+          guard_compare_changes);
+    c = (const GuardChange *)changes->data;
+    for (n = 1; n < changes->len; n++) {
+        if (c[n].start <= c[n - 1].last) {
+            error_setg(errp, "regions[%u] and regions[%u] overlap: both have "
+                       "the %u bytes of RAM at offset 0x" RAM_ADDR_FMT,
+                       MIN(c[n].index, c[n - 1].index),
+                       MAX(c[n].index, c[n - 1].index), GUARD_SUBPAGE_SIZE,
+                       c[n].start);
+            return;
+        }
+    }
+
+    guard_lifecycle_init();
+    if (guard_change_ram(c, changes->len, errp)) {
+        guard_tcg_sync();
+    }
+}
+
+/*
+ * Queries
+ */
+
+/* A run of RAM with the same rights */
+typedef struct GuardRun {
+    ram_addr_t start;
+    ram_addr_t last;
+    bool noread;
+    uint8_t action;
+    bool mapped;
+    hwaddr gpa;
+} GuardRun;
+
+static void guard_append_run(GArray *runs, const GuardRun *r)
+{
+    GuardRun *p = runs->len ? &g_array_index(runs, GuardRun, runs->len - 1)
+                            : NULL;
+
+    if (p && p->last + 1 == r->start && p->noread == r->noread &&
+        p->action == r->action) {
+        p->last = r->last;
+        return;
+    }
+    g_array_append_vals(runs, r, 1);
+}
+
+/* The runs of the current table, by RAM address */
+static GArray *guard_runs(void)
+{
+    g_autoptr(GArray) records = NULL;
+    GArray *runs = g_array_new(false, false, sizeof(GuardRun));
+    guint i;
+    unsigned s;
+
+    WITH_QEMU_LOCK_GUARD(&guard_lock) {
+        records = guard_table_records(guard_table);
+    }
+    for (i = 0; i < records->len; i++) {
+        const GuardRecord *rec = &g_array_index(records, GuardRecord, i);
+        bool big = rec->order > 0;
+        ram_addr_t unit = 1ULL << (guard_order_bits(rec->order) - 5);
+
+        for (s = 0; s < 32; s++) {
+            if (extract32(rec->page.nowrite, s, 1)) {
+                GuardRun r = {
+                    .start = rec->start + (big ? 0 : s * unit),
+                    .last = rec->start + (big ? 32 : s + 1) * unit - 1,
+                    .noread = extract32(rec->page.noread, s, 1),
+                    .action = extract32(rec->page.act[0], s, 1) |
+                              extract32(rec->page.act[1], s, 1) << 1,
+                };
+                guard_append_run(runs, &r);
+            }
+            if (big) {
+                break;
+            }
+        }
+    }
+    return runs;
+}
+
+/* A piece of RAM and where the guest sees it */
+typedef struct GuardMapping {
+    ram_addr_t start;
+    ram_addr_t last;
+    hwaddr gpa;
+} GuardMapping;
+
+static bool guard_collect_mapping(Int128 start, Int128 len,
+                                  const MemoryRegion *mr, hwaddr offset,
+                                  void *opaque)
+{
+    GArray *maps = opaque;
+
+    if (memory_region_is_ram((MemoryRegion *)mr)) {
+        GuardMapping m = {
+            .start = memory_region_get_ram_addr((MemoryRegion *)mr) + offset,
+            .gpa = int128_get64(start),
+        };
+        m.last = m.start + int128_get64(len) - 1;
+        g_array_append_val(maps, m);
+    }
+    return false;
+}
+
+static int guard_compare_mappings(const void *a, const void *b)
+{
+    const GuardMapping *ma = a;
+    const GuardMapping *mb = b;
+
+    if (ma->start != mb->start) {
+        return ma->start < mb->start ? -1 : 1;
+    }
+    return ma->gpa < mb->gpa ? -1 : ma->gpa > mb->gpa;
+}
+
+static int guard_compare_gpa(const void *a, const void *b)
+{
+    const GuardRun *ra = a;
+    const GuardRun *rb = b;
+
+    if (ra->mapped != rb->mapped) {
+        return ra->mapped ? -1 : 1;
+    }
+    if (!ra->mapped) {
+        return ra->start < rb->start ? -1 : ra->start > rb->start;
+    }
+    return ra->gpa < rb->gpa ? -1 : ra->gpa > rb->gpa;
+}
+
+/* Split runs by where they are mapped. */
+static GArray *guard_map_runs(GArray *runs)
+{
+    g_autoptr(GArray) maps = g_array_new(false, false, sizeof(GuardMapping));
+    GArray *out = g_array_new(false, false, sizeof(GuardRun));
+    guint i, j, first = 0;
+
+    WITH_RCU_READ_LOCK_GUARD() {
+        flatview_for_each_range(address_space_to_flatview(&address_space_memory),
+                                guard_collect_mapping, maps);
+    }
+    if (maps->len) {
+        qsort(maps->data, maps->len, sizeof(GuardMapping),
+              guard_compare_mappings);
+    }
+
+    for (i = 0; i < runs->len; i++) {
+        GuardRun r = g_array_index(runs, GuardRun, i);
+        ram_addr_t next = r.start;
+
+        while (first < maps->len &&
+               g_array_index(maps, GuardMapping, first).last < r.start) {
+            first++;
+        }
+        for (j = first; j < maps->len; j++) {
+            GuardMapping *m = &g_array_index(maps, GuardMapping, j);
+            GuardRun piece = r;
+
+            if (m->start > r.last) {
+                break;
+            }
+            if (m->last < next && m->last < r.start) {
+                continue;
+            }
+            if (m->start > next) {
+                piece.start = next;
+                piece.last = m->start - 1;
+                g_array_append_val(out, piece);
+                next = m->start;
+            }
+            piece.start = MAX(m->start, r.start);
+            piece.last = MIN(m->last, r.last);
+            piece.mapped = true;
+            piece.gpa = m->gpa + (piece.start - m->start);
+            g_array_append_val(out, piece);
+            if (piece.last >= next) {
+                next = piece.last + 1;
+            }
+        }
+        if (next <= r.last) {
+            r.start = next;
+            g_array_append_val(out, r);
+        }
+    }
+    if (out->len) {
+        qsort(out->data, out->len, sizeof(GuardRun), guard_compare_gpa);
+    }
+    return out;
+}
+
+SubpageRegionInfoList *qmp_query_subpage_access(bool has_addr, uint64_t addr,
+                                                bool has_size, uint64_t size,
+                                                Error **errp)
+{
+    g_autoptr(GArray) runs = NULL;
+    g_autoptr(GArray) mapped = NULL;
+    SubpageRegionInfoList *list = NULL;
+    SubpageRegionInfoList **tail = &list;
+    guint i;
+
+    if (has_addr != has_size) {
+        error_setg(errp, "addr and size are given together, or neither");
+        return NULL;
+    }
+    if (has_addr && (!size || addr + (size - 1) < addr)) {
+        error_setg(errp, "addr 0x%" PRIx64 " and size %" PRIu64 " are not a "
+                   "range: size must be at least 1, and the end not beyond "
+                   "the end of guest-physical memory", addr, size);
+        return NULL;
+    }
+
+    runs = guard_runs();
+    mapped = guard_map_runs(runs);
+    for (i = 0; i < mapped->len; i++) {
+        GuardRun r = g_array_index(mapped, GuardRun, i);
+        SubpageRegionInfo *info;
+        RAMBlock *block;
+        ram_addr_t offset;
+
+        if (has_addr) {
+            hwaddr last = r.gpa + (r.last - r.start);
+            hwaddr want = addr + (size - 1);
+
+            if (!r.mapped || last < addr || r.gpa > want) {
+                continue;
+            }
+            if (r.gpa < addr) {
+                r.start += addr - r.gpa;
+                r.gpa = addr;
+            }
+            if (last > want) {
+                r.last -= last - want;
+            }
+        }
+        RCU_READ_LOCK_GUARD();
+        block = guard_ram_block(r.start, &offset);
+        info = g_new0(SubpageRegionInfo, 1);
+        info->has_addr = r.mapped;
+        info->addr = r.gpa;
+        info->size = r.last - r.start + 1;
+        info->access = r.noread ? SUBPAGE_ACCESS_NONE : SUBPAGE_ACCESS_READ;
+        info->action = r.action;
+        info->ram_block = g_strdup(block->idstr);
+        info->offset = offset;
+        QAPI_LIST_APPEND(tail, info);
+    }
+    return list;
+}
+
+static GuardFeatureInfo *guard_feature(GuardFeatureInfoList ***tail,
+                                       GuardFeature feature,
+                                       const char *unavailable)
+{
+    GuardFeatureInfo *info = g_new0(GuardFeatureInfo, 1);
+
+    info->feature = feature;
+    info->available = !unavailable;
+    info->reason = g_strdup(unavailable);
+    info->has_enforced_by = !unavailable;
+    info->enforced_by = GUARD_ENFORCER_TCG;
+    QAPI_LIST_APPEND(*tail, info);
+    return info;
+}
+
+static void guard_query_xo(GuardFeatureInfoList ***tail)
+{
+    const char *reason = NULL;
+    GuardFeatureInfo *info;
+
+    if (!tcg_enabled()) {
+        reason = "execute-only pages are enforced by TCG only: use -accel tcg";
+    } else if (!first_cpu ||
+               !object_property_find(OBJECT(first_cpu), "xo")) {
+        reason = "the machine has no CPU that knows execute-only pages";
+    }
+    info = guard_feature(tail, GUARD_FEATURE_XO, reason);
+    info->on = !reason &&
+               object_property_get_bool(OBJECT(first_cpu), "xo", NULL);
+    info->has_granularity = true;
+    info->granularity = GUARD_PAGE_SIZE;
+}
+
+static void guard_query_subpage(GuardFeatureInfoList ***tail)
+{
+    GuardFeatureInfo *info = guard_feature(tail, GUARD_FEATURE_SUBPAGE,
+                                           guard_subpage_unavailable());
+    GuardActionList **actions = &info->actions;
+    int a;
+
+    info->on = guard_active();
+    info->has_granularity = true;
+    info->granularity = GUARD_SUBPAGE_SIZE;
+    for (a = 0; a < GUARD_ACTION__MAX; a++) {
+        QAPI_LIST_APPEND(actions, a);
+    }
+    info->limits = g_new0(GuardLimits, 1);
+    info->limits->regions_per_command = GUARD_MAX_REGIONS;
+    info->limits->records = GUARD_MAX_RECORDS;
+    WITH_QEMU_LOCK_GUARD(&guard_lock) {
+        info->limits->records_used = guard_table_nrecords(guard_table);
+    }
+    info->counters = guard_counters();
+}
+
+GuardFeatureInfoList *qmp_query_guard(Error **errp)
+{
+    GuardFeatureInfoList *list = NULL;
+    GuardFeatureInfoList **tail = &list;
+
+    guard_query_xo(&tail);
+    guard_query_subpage(&tail);
+    guard_feature(&tail, GUARD_FEATURE_REGISTER_PINNING,
+                  "this version of QEMU has no register pinning");
+    guard_feature(&tail, GUARD_FEATURE_PRIVATE_MEMORY,
+                  "this version of QEMU has no private memory");
+    return list;
+}

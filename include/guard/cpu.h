@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sub-page protection: verdicts on accesses by a virtual CPU under TCG.
+ */
+#ifndef GUARD_CPU_H
+#define GUARD_CPU_H
+
+#include "guard/guard.h"
+
+/* Accesses that a 'cont' after a pause can let through in one instruction */
+#define GUARD_PASSES        40
+
+typedef struct GuardPass {
+    vaddr addr;
+    bool write;
+    bool used;
+} GuardPass;
+
+/*
+ * A range whose accesses were told of by one event, or let through, as one.
+ * While the return address and the MMU index are the same, its parts are
+ * silent.
+ */
+typedef struct GuardTold {
+    uintptr_t ra;
+    int mmu_idx;
+    unsigned left;              /* accesses, UINT_MAX: any number, 0: unused */
+    vaddr start;
+    vaddr last;
+} GuardTold;
+
+/* A task switch has three such ranges at a time */
+#define GUARD_TOLD          4
+
+/**
+ * GuardVCPU: what sub-page protection remembers for a virtual CPU
+ *
+ * Used by the thread that runs the CPU, only.
+ *
+ * @pass_pc: instruction that a pause stopped before
+ * @npasses: accesses of it that were allowed by 'cont'
+ * @told: see GuardTold
+ * @state_op: counts transfers of CPU state; 0 before the first
+ * @state_told: the transfer that @state_page and @state_mask belong to
+ * @state_page: page in which it met protected sub-pages
+ * @state_mask: those that gave an event, by direction
+ * @sink: takes the stores of a block access that is discarded
+ */
+typedef struct GuardVCPU {
+    uint64_t pass_pc;
+    unsigned npasses;
+    GuardPass pass[GUARD_PASSES];
+
+    GuardTold told[GUARD_TOLD];
+    unsigned next_told;
+
+    uint64_t state_op;
+    uint64_t state_told;
+    ram_addr_t state_page;
+    uint32_t state_mask[2];
+
+    uint8_t sink[GUARD_PAGE_SIZE] QEMU_ALIGNED(64);
+} GuardVCPU;
+
+GuardVCPU *guard_vcpu(CPUState *cpu);
+
+/**
+ * GuardAccess: one access by a CPU, while it is decided
+ * @ra: return address into generated code, or 0
+ * @mmu_idx: as used by the access
+ * @walk: whether it is a page walk
+ * @write: direction
+ * @refused: whether any byte of it is forbidden
+ * @action: the strongest action asked for, if so
+ * @addr: linear address, or physical if @mmu_idx says so
+ * @gpa: the same as guest-physical address
+ * @ram: the same as RAM address
+ * @size: bytes from there on that lie in the same page
+ * @start: linear address of the whole access
+ */
+typedef struct GuardAccess {
+    CPUState *cpu;
+    uintptr_t ra;
+    int mmu_idx;
+    bool walk;
+    bool write;
+    bool refused;
+    unsigned action;
+    vaddr addr;
+    hwaddr gpa;
+    ram_addr_t ram;
+    unsigned size;
+    vaddr start;
+} GuardAccess;
+
+typedef enum GuardVerdict {
+    GUARD_ALLOW,
+    GUARD_REPORT,
+    GUARD_DISCARD,
+} GuardVerdict;
+
+/**
+ * guard_cpu_verdict: decide on an access that is forbidden
+ * @a: the access
+ *
+ * Does not return for 'fault' and 'pause', where the instruction is left
+ * before anything of it took place.  After GUARD_REPORT and GUARD_DISCARD the
+ * caller calls guard_cpu_tell() once it is sure that the instruction will
+ * not be started again.
+ */
+GuardVerdict guard_cpu_verdict(const GuardAccess *a);
+void guard_cpu_tell(const GuardAccess *a);
+
+/* Whether only 'fault' or 'pause' would end the instruction here */
+bool guard_cpu_would_leave(const GuardAccess *a);
+
+/* A block access begins: forget what was told of the range */
+void guard_cpu_begin(CPUState *cpu, uintptr_t ra, vaddr start, unsigned size);
+
+/* From now on, parts of [@start, @start + @size) are silent; see GuardTold */
+void guard_cpu_told(CPUState *cpu, uintptr_t ra, int mmu_idx, vaddr start,
+                    unsigned size, unsigned accesses);
+
+/* A transfer of CPU state begins: it gives one event for each sub-page */
+void guard_state_begin(CPUState *cpu);
+
+/* Whether this transfer already gave an event for the sub-page */
+bool guard_state_seen(CPUState *cpu, ram_addr_t ram, bool write);
+
+#endif /* GUARD_CPU_H */

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sub-page protection: hooks in the softmmu TLB, accel/tcg/cputlb.c.
+ */
+#ifndef GUARD_CPUTLB_H
+#define GUARD_CPUTLB_H
+
+#include "exec/memop.h"
+#include "hw/core/cpu.h"
+#include "guard/cpu.h"
+
+/*
+ * Bits above those of MemOp: the two halves of a 32-byte access that TCG
+ * makes as two.  The first one is decided for both.
+ */
+#define MO_GUARD_FIRST      (1 << 11)
+#define MO_GUARD_SECOND     (1 << 12)
+
+/**
+ * guard_tlb_flag: whether a TLB entry needs the slow path
+ * @ram: RAM address of the page
+ * @type: MMU_DATA_LOAD or MMU_DATA_STORE
+ * @flag: value to return if so
+ */
+static inline int guard_tlb_flag(ram_addr_t ram, MMUAccessType type, int flag)
+{
+    const GuardPage *page;
+
+    if (!guard_active()) {
+        return 0;
+    }
+    page = guard_find(ram);
+    if (!page) {
+        return 0;
+    }
+    if (type == MMU_DATA_STORE) {
+        return page->nowrite && !GUARD_MUTANT(GUARD_HOOK_TLB_WRITE) ? flag : 0;
+    }
+    return page->noread && !GUARD_MUTANT(GUARD_HOOK_TLB_READ) ? flag : 0;
+}
+
+/**
+ * guard_hit: the protected sub-pages that an access touches
+ * @full: TLB entry of the page
+ * @addr: linear address
+ * @size: bytes, at least 1; the range may not leave the page
+ * @type: MMU_DATA_LOAD or MMU_DATA_STORE
+ * @page: set to the record, if the result is not 0
+ */
+static inline uint32_t guard_hit(const CPUTLBEntryFull *full, vaddr addr,
+                                 unsigned size, MMUAccessType type,
+                                 const GuardPage **page)
+{
+    ram_addr_t ram = addr + full->xlat_section;
+    uint32_t bits;
+
+    *page = guard_find(ram);
+    if (!*page) {
+        return 0;
+    }
+    bits = type == MMU_DATA_STORE ? (*page)->nowrite : (*page)->noread;
+    return bits & guard_subpages(ram & (GUARD_PAGE_SIZE - 1), size);
+}
+
+/* For a probe: whether a host pointer may be handed out */
+static inline bool guard_probe_ok(const CPUTLBEntryFull *full, vaddr addr,
+                                  int size, MMUAccessType type)
+{
+    const GuardPage *page;
+
+    return GUARD_MUTANT(GUARD_HOOK_PROBE) ||
+           !guard_hit(full, addr, MAX(size, 1), type, &page);
+}
+
+/**
+ * guard_tcg_span: decide on a block access as one
+ * @env: CPU
+ * @addr: linear address
+ * @size: bytes, at most a page
+ * @type: MMU_DATA_LOAD or MMU_DATA_STORE
+ * @mmu_idx: MMU index
+ * @ra: return address of the instruction, or 0
+ *
+ * Raises whatever exception the access as a whole would, before any of it
+ * takes place.  Sends the event, if there is one.
+ *
+ * Returns: whether the caller shall leave out the access, or read zeroes.
+ */
+bool guard_tcg_span(CPUArchState *env, vaddr addr, unsigned size,
+                    MMUAccessType type, int mmu_idx, uintptr_t ra);
+
+/**
+ * guard_tcg_masked: the same for a store of some elements
+ * @esize: size of an element
+ * @mask: bit i set: element i is stored
+ */
+bool guard_tcg_masked(CPUArchState *env, vaddr addr, unsigned esize,
+                      uint32_t mask, int mmu_idx, uintptr_t ra);
+
+/**
+ * guard_tcg_touch: leave the instruction if an access would do so
+ *
+ * For an instruction that has a side effect before the access.  Sends an
+ * event only if it leaves.
+ */
+void guard_tcg_touch(CPUArchState *env, vaddr addr, unsigned size,
+                     MMUAccessType type, int mmu_idx, uintptr_t ra);
+
+/**
+ * guard_tcg_walk_store: decide on setting bits in a page-table entry
+ * @gpa: address as in the walk
+ *
+ * Never leaves the instruction.  Sends the event, if there is one.
+ *
+ * Returns: whether the update shall be dropped.
+ */
+bool guard_tcg_walk_store(CPUArchState *env, vaddr gpa, int mmu_idx);
+
+#endif /* GUARD_CPUTLB_H */

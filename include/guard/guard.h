@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sub-page protection: the core, as the rest of the project sees it.
+ *
+ * Design, locking and memory ordering: docs/devel/subpage.rst.
+ */
+#ifndef GUARD_GUARD_H
+#define GUARD_GUARD_H
+
+#include "qapi/qapi-types-guard.h"
+#include "exec/cpu-common.h"
+#include "exec/hwaddr.h"
+#include "guard/mutant.h"
+#include "guard/table.h"
+
+#define GUARD_MAX_REGIONS   131072
+#define GUARD_MAX_RECORDS   4194304
+
+/* Whether anything is protected.  Changes only with guard_table. */
+extern bool guard_on;
+
+static inline bool guard_active(void)
+{
+    return unlikely(qatomic_read(&guard_on));
+}
+
+/**
+ * GuardPath: how an access comes about; decides what can be done with it
+ * @GUARD_PATH_INSN: an instruction's own data access
+ * @GUARD_PATH_DELIVERY: the CPU delivers an exception or interrupt
+ * @GUARD_PATH_WALK: the CPU walks page tables
+ * @GUARD_PATH_STATE: the CPU saves or loads its state (SMM, VMCB)
+ * @GUARD_PATH_DEVICE: not the CPU
+ */
+typedef enum GuardPath {
+    GUARD_PATH_INSN,
+    GUARD_PATH_DELIVERY,
+    GUARD_PATH_WALK,
+    GUARD_PATH_STATE,
+    GUARD_PATH_DEVICE,
+    GUARD_PATH__MAX,
+} GuardPath;
+
+/**
+ * guard_path_action: the action that can really be taken on a path
+ * @path: where the access comes from
+ * @action: what was asked for
+ */
+GuardAction guard_path_action(GuardPath path, GuardAction action);
+
+/**
+ * GuardViolation: what an event tells, without the instruction pointer
+ */
+typedef struct GuardViolation {
+    GuardPath path;
+    GuardAction action;         /* as taken */
+    bool write;
+    hwaddr addr;
+    uint64_t size;
+    CPUState *cpu;              /* NULL for a device */
+    uintptr_t ra;               /* of the instruction, or 0 */
+    bool has_linear;
+    vaddr linear;
+    const char *qom_path;       /* of the device, or NULL */
+} GuardViolation;
+
+/**
+ * guard_violation: count a violation and send an event, unless there were
+ *                  too many of its kind
+ * @v: what happened
+ *
+ * Callable from any thread, with or without the BQL.
+ */
+void guard_violation(const GuardViolation *v);
+
+/* Filled from the counters of guard_violation() */
+GuardCounters *guard_counters(void);
+
+/**
+ * GuardArchOps: what the CPU architecture does for sub-page protection
+ * @raise_fault: raise the exception of action 'fault' in the instruction
+ *               that @ra is in
+ * @pc: the guest's instruction pointer for @ra, or of the CPU if @ra is 0
+ * @phys_mmu_idx: mask of the MMU indexes that are used for page walks and
+ *                saved state, never for an instruction's own accesses
+ */
+typedef struct GuardArchOps {
+    G_NORETURN void (*raise_fault)(CPUState *cpu, uintptr_t ra);
+    uint64_t (*pc)(CPUState *cpu, uintptr_t ra);
+    uint32_t phys_mmu_idx;
+} GuardArchOps;
+
+/* NULL on a target that has none */
+extern const GuardArchOps *guard_arch;
+
+/**
+ * guard_tcg_sync: make every vCPU drop its translations
+ *
+ * Called with the BQL held, after a new table was published.  When it
+ * returns, no vCPU can make an access by a translation, or by a host pointer,
+ * that it got under the old table.
+ */
+void guard_tcg_sync(void);
+
+/* The same without waiting, for a table that only allows more */
+void guard_tcg_sync_later(void);
+
+/**
+ * guard_ram_to_gpa: where the guest sees a byte of RAM at the moment
+ * @ram: RAM address
+ * @gpa: set to the lowest guest-physical address
+ *
+ * Returns: false if it is not mapped.
+ */
+bool guard_ram_to_gpa(ram_addr_t ram, hwaddr *gpa);
+
+/**
+ * guard_change_ram: publish a table with some changes
+ * @changes: sorted, not overlapping
+ * @n: how many
+ * @errp: set if the table would get too large or can't become non-empty
+ *
+ * Called with the BQL held.  Does not wait for vCPUs.
+ */
+bool guard_change_ram(const GuardChange *changes, size_t n, Error **errp);
+
+/* Register for reset and RAM removal; once, before the first arming */
+void guard_lifecycle_init(void);
+
+/* The I/O region that stands in for a protected run; once, as above */
+void guard_physmem_init(void);
+
+#endif /* GUARD_GUARD_H */

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The access table: which pieces of RAM may not be read or written.
+ *
+ * A table is an immutable snapshot, keyed by ram_addr_t, so that every
+ * address at which the same RAM is seen finds the same record.  Readers look
+ * it up inside an RCU critical section; a writer builds a new snapshot,
+ * publishes it and frees the old one after a grace period.  Design and
+ * locking: docs/devel/subpage.rst.
+ */
+#ifndef GUARD_TABLE_H
+#define GUARD_TABLE_H
+
+#include "qemu/rcu.h"
+#include "exec/cpu-common.h"
+
+#define GUARD_PAGE_BITS     12
+#define GUARD_PAGE_SIZE     (1U << GUARD_PAGE_BITS)
+#define GUARD_SUBPAGE_BITS  7
+#define GUARD_SUBPAGE_SIZE  (1U << GUARD_SUBPAGE_BITS)
+
+/**
+ * GuardPage: access rights of the 32 sub-pages of a page
+ * @nowrite: bit set: no data writes
+ * @noread: bit set: no data reads either; always a subset of @nowrite
+ * @act: the two bits of the GuardAction of each sub-page, 0 if unprotected
+ */
+typedef struct GuardPage {
+    uint32_t nowrite;
+    uint32_t noread;
+    uint32_t act[2];
+} GuardPage;
+
+/*
+ * Orders of a record: 4 KiB, 2 MiB and 1 GiB.  The planes of a record of a
+ * higher order are uniform and hold for each of its pages.
+ */
+#define GUARD_ORDERS        3
+
+static inline unsigned guard_order_bits(unsigned order)
+{
+    return GUARD_PAGE_BITS + order * 9;
+}
+
+typedef struct GuardSlot {
+    uint64_t key;               /* ram_addr >> guard_order_bits(order) */
+    GuardPage page;
+} GuardSlot;
+
+#define GUARD_SLOT_FREE     UINT64_MAX
+
+/* Open addressing with linear probing; at least one slot is always free. */
+typedef struct GuardMap {
+    GuardSlot *slots;
+    uint32_t nslots;            /* 0 if there is no record of this order */
+    uint32_t nrecords;
+} GuardMap;
+
+typedef struct GuardTable {
+    struct rcu_head rcu;
+    uint64_t seed;
+    GuardMap map[GUARD_ORDERS];
+} GuardTable;
+
+/* A record outside a table; arrays of them are sorted by @start. */
+typedef struct GuardRecord {
+    ram_addr_t start;
+    uint32_t order;
+    GuardPage page;
+} GuardRecord;
+
+/**
+ * GuardChange: what to do with a range of RAM
+ * @start: first byte, a multiple of the sub-page size
+ * @last: last byte, one less than a multiple of the sub-page size
+ * @nowrite: whether writes are forbidden
+ * @noread: whether reads are forbidden as well
+ * @action: GuardAction, if anything is forbidden
+ * @index: place in the caller's list, for error messages
+ */
+typedef struct GuardChange {
+    ram_addr_t start;
+    ram_addr_t last;
+    bool nowrite;
+    bool noread;
+    uint8_t action;
+    uint32_t index;
+} GuardChange;
+
+/* NULL while nothing is protected */
+extern GuardTable *guard_table;
+
+static inline uint32_t guard_hash(uint64_t seed, uint64_t key)
+{
+    key = (key ^ seed) * 0x9e3779b97f4a7c15ULL;
+    key = (key ^ (key >> 32)) * 0xd6e8feb86659fd93ULL;
+    return key >> 32;
+}
+
+static inline const GuardPage *guard_map_find(const GuardMap *map,
+                                              uint64_t seed, uint64_t key)
+{
+    uint32_t i = ((uint64_t)guard_hash(seed, key) * map->nslots) >> 32;
+
+    while (true) {
+        const GuardSlot *slot = &map->slots[i];
+
+        if (slot->key == key) {
+            return &slot->page;
+        }
+        if (slot->key == GUARD_SLOT_FREE) {
+            return NULL;
+        }
+        if (++i == map->nslots) {
+            i = 0;
+        }
+    }
+}
+
+/**
+ * guard_table_find: look up the page of an address
+ * @t: table
+ * @ram: any address in the page
+ *
+ * Called inside an RCU critical section, or by a writer.
+ * Returns: the record, or NULL if no byte of the page is protected.
+ */
+static inline const GuardPage *guard_table_find(const GuardTable *t,
+                                                ram_addr_t ram)
+{
+    unsigned order;
+
+    for (order = 0; order < GUARD_ORDERS; order++) {
+        const GuardMap *map = &t->map[order];
+        const GuardPage *page;
+
+        if (map->nslots) {
+            page = guard_map_find(map, t->seed, ram >> guard_order_bits(order));
+            if (page) {
+                return page;
+            }
+        }
+    }
+    return NULL;
+}
+
+static inline const GuardPage *guard_find(ram_addr_t ram)
+{
+    const GuardTable *t = qatomic_rcu_read(&guard_table);
+
+    return t ? guard_table_find(t, ram) : NULL;
+}
+
+/**
+ * guard_subpages: the sub-pages that an access touches, as a mask
+ * @ofs: offset in the page
+ * @size: bytes, at least 1; the range may not leave the page
+ */
+static inline uint32_t guard_subpages(unsigned ofs, unsigned size)
+{
+    unsigned first = ofs >> GUARD_SUBPAGE_BITS;
+    unsigned last = (ofs + size - 1) >> GUARD_SUBPAGE_BITS;
+
+    return (2U << last) - (1U << first);
+}
+
+/**
+ * guard_page_action: the action for a set of protected sub-pages
+ * @page: record
+ * @hit: sub-pages, all of them protected
+ *
+ * Where they differ, what stops more wins: fault, pause, discard, report.
+ */
+unsigned guard_page_action(const GuardPage *page, uint32_t hit);
+
+/* Which of two actions wins */
+unsigned guard_stronger_action(unsigned a, unsigned b);
+
+/**
+ * guard_table_update: build the table that follows from some changes
+ * @old: table, or NULL
+ * @changes: sorted by start, and not overlapping
+ * @nchanges: how many
+ * @max_records: limit
+ * @nrecords: set to the number of records of the new table, also if there
+ *            are too many
+ * @result: set to the new table, or to NULL if nothing is protected in it
+ *
+ * Returns: false if the table would have more than @max_records.
+ */
+bool guard_table_update(const GuardTable *old,
+                        const GuardChange *changes, size_t nchanges,
+                        size_t max_records, size_t *nrecords,
+                        GuardTable **result);
+
+/**
+ * guard_table_records: all records, sorted by address
+ * @t: table, or NULL
+ *
+ * Returns: an array of GuardRecord to be unreferenced by the caller.
+ */
+GArray *guard_table_records(const GuardTable *t);
+
+size_t guard_table_nrecords(const GuardTable *t);
+
+/* Bytes of RAM that @t protects */
+uint64_t guard_table_bytes(const GuardTable *t);
+
+/* Free a table that was never published */
+void guard_table_free(GuardTable *t);
+
+#endif /* GUARD_TABLE_H */
