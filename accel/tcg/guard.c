@@ -15,19 +15,6 @@
 #include "system/tcg.h"
 #include "guard/cpu.h"
 
-const GuardArchOps *guard_arch;
-
-#ifdef GUARD_MUTANTS
-int guard_mutant_number;
-
-static void __attribute__((constructor)) guard_mutant_init(void)
-{
-    const char *n = getenv("GUARD_MUTANT");
-
-    guard_mutant_number = n ? atoi(n) : 0;
-}
-#endif
-
 /* By cpu_index; a CPU that is plugged again finds its old state. */
 #define GUARD_MAX_VCPUS     4096
 static GuardVCPU *guard_vcpus[GUARD_MAX_VCPUS];

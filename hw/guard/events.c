@@ -10,6 +10,19 @@
 #include "qapi/qapi-events-guard.h"
 #include "guard/guard.h"
 
+const GuardArchOps *guard_arch;
+
+#ifdef GUARD_MUTANTS
+int guard_mutant_number;
+
+static void __attribute__((constructor)) guard_mutant_init(void)
+{
+    const char *n = getenv("GUARD_MUTANT");
+
+    guard_mutant_number = n ? atoi(n) : 0;
+}
+#endif
+
 /* Events of one kind: so many at once, and then one each so many ns */
 #define GUARD_EVENT_BURST       200
 #define GUARD_EVENT_INTERVAL    (NANOSECONDS_PER_SECOND / 10)

@@ -23,7 +23,7 @@ static void guard_lift(ram_addr_t start, ram_addr_t last,
     uint64_t before = guard_table_bytes(guard_table);
     uint64_t after;
 
-    /* Lifting makes no more records than there were pages: it can't fail */
+    /* There is no limit for lifting: it can't fail */
     guard_change_ram(&c, 1, &error_abort);
     after = guard_table_bytes(guard_table);
     if (after != before) {

@@ -49,7 +49,6 @@ static void guard_publish(GuardTable *t)
      * still sees the old values is dealt with by guard_tcg_sync().
      */
     qatomic_store_release(&guard_on, t != NULL);
-    smp_mb();
     if (old) {
         call_rcu(old, guard_table_free, rcu);
     }
@@ -57,14 +56,19 @@ static void guard_publish(GuardTable *t)
 
 bool guard_change_ram(const GuardChange *changes, size_t n, Error **errp)
 {
+    size_t limit = SIZE_MAX;
     GuardTable *t;
-    size_t nrecords;
+    size_t nrecords, i;
 
+    for (i = 0; i < n; i++) {
+        if (changes[i].nowrite) {
+            limit = GUARD_MAX_RECORDS;
+        }
+    }
     assert(bql_locked());
     QEMU_LOCK_GUARD(&guard_lock);
 
-    if (!guard_table_update(guard_table, changes, n, GUARD_MAX_RECORDS,
-                            &nrecords, &t)) {
+    if (!guard_table_update(guard_table, changes, n, limit, &nrecords, &t)) {
         error_setg(errp, "the access table would have %zu records, and the "
                    "limit is %d: protect fewer pages, or ranges aligned to "
                    "2 MiB, which take one record each",
@@ -350,8 +354,9 @@ static GArray *guard_map_runs(GArray *runs)
     guint i, j, first = 0;
 
     WITH_RCU_READ_LOCK_GUARD() {
-        flatview_for_each_range(address_space_to_flatview(&address_space_memory),
-                                guard_collect_mapping, maps);
+        FlatView *fv = address_space_to_flatview(&address_space_memory);
+
+        flatview_for_each_range(fv, guard_collect_mapping, maps);
     }
     if (maps->len) {
         qsort(maps->data, maps->len, sizeof(GuardMapping),

@@ -118,7 +118,8 @@ bool guard_ram_to_gpa(ram_addr_t ram, hwaddr *gpa);
  * guard_change_ram: publish a table with some changes
  * @changes: sorted, not overlapping
  * @n: how many
- * @errp: set if the table would get too large or can't become non-empty
+ * @errp: set if the table would get too large or can't become non-empty;
+ *        changes that only lift protections don't fail
  *
  * Called with the BQL held.  Does not wait for vCPUs.
  */

@@ -11,7 +11,7 @@
 #ifdef CONFIG_USER_ONLY
 #define guard_x86_access(ac, type)                              (false)
 #define guard_store_span(env, addr, size, mmu_idx, ra)          (false)
-#define guard_masked_store(env, addr, esize, mask, ra)          (false)
+#define guard_masked_store(env, addr, esize, mask, ra)          ((mask) && 0)
 #define guard_stack(sa, bytes)                                  (false)
 #define guard_touch_load(env, addr, size, mmu_idx, ra)          ((void)0)
 #define guard_walk_store(env, addr, mmu_idx)                    (false)
