@@ -19,12 +19,14 @@ import tempfile
 from typing import Dict, List, Optional
 
 import act1_xo
+import act2_subpage
 import initramfs
 from report import Report, TapReport, TextReport, skip_all
 
 # A module for each act, with TITLE, ABOUT and run(demo)
 ACTS = {
     1: act1_xo,
+    2: act2_subpage,
 }
 
 # Lines of a guest's console to print when it went wrong
@@ -52,6 +54,8 @@ class Demo:
             'bin/busybox': args.busybox,
             'bin/xo-test': os.path.join(args.guest, 'xo-test'),
             'lib/guard_guest.ko': os.path.join(args.guest, 'guard_guest.ko'),
+            'lib/attack_guest.ko': os.path.join(args.attack,
+                                                'attack_guest.ko'),
         }
 
     def guest(self, name: str, **kwargs):
@@ -84,6 +88,8 @@ def missing(args: argparse.Namespace) -> Optional[str]:
         (args.busybox, '', 'busybox', 'package busybox-static'),
         (args.kernel, 'vmlinuz', 'a kernel', 'scripts/fetch-guest-kernel'),
         (args.guest, 'guard_guest.ko', 'the kernel module',
+         'a build with package linux-headers-cloud-amd64'),
+        (args.attack, 'attack_guest.ko', "the attacker's kernel module",
          'a build with package linux-headers-cloud-amd64'),
     )
     for place, name, what, source in needed:
@@ -145,6 +151,8 @@ def parse_arguments() -> argparse.Namespace:
                         help='folder made by scripts/fetch-guest-kernel')
     parser.add_argument('--guest', metavar='DIR',
                         help='folder with guard_guest.ko and xo-test')
+    parser.add_argument('--attack', metavar='DIR',
+                        help='folder with attack_guest.ko')
     parser.add_argument('--busybox', metavar='FILE',
                         default='/bin/busybox',
                         help='a static busybox (default: %(default)s)')

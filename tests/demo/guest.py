@@ -124,9 +124,14 @@ class Guest:
         """What the kernel wrote to its console until now"""
         return _read(self.console_log)
 
-    def trouble(self) -> List[str]:
-        """Lines on the console by which Linux says that it is in trouble"""
-        return [line.strip() for line in self.console_text().splitlines()
+    def trouble(self, log: Optional[str] = None) -> List[str]:
+        """
+        Lines by which Linux says that it is in trouble, in a log or, if
+        none is given, on the console
+        """
+        if log is None:
+            log = self.console_text()
+        return [line.strip() for line in log.splitlines()
                 if TROUBLE.search(line)]
 
     def wait_for_console(self, pattern: str,
