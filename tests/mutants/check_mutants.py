@@ -24,7 +24,6 @@ QUICK = [
     ('subpage-matrix', 'one-cpu'),
     ('subpage-matrix', 'one-cpu-across'),
     ('subpage-system', 'reset'),
-    ('subpage-system', 'unplug'),
 ]
 # Only for what needs CPUs that run at a time
 LONG = [
