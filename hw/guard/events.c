@@ -32,9 +32,9 @@ static void __attribute__((constructor)) guard_mutant_init(void)
  * flood of one kind doesn't hide another.
  */
 typedef struct GuardKind {
-    Stat64 count;
-    Stat64 suppressed;          /* ever */
-    uint64_t pending;           /* suppressed since the last event */
+    Stat64 sent;
+    Stat64 suppressed;
+    uint64_t told;              /* of the suppressed, by later events */
     int64_t due;                /* when the bucket will be empty again, in ns */
 } GuardKind;
 
@@ -53,10 +53,23 @@ GuardAction guard_path_action(GuardPath path, GuardAction action)
     }
 }
 
+/* Some milliseconds more or less don't matter, but every violation asks. */
+static int64_t guard_clock(void)
+{
+#ifdef CLOCK_MONOTONIC_COARSE
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    return ts.tv_sec * NANOSECONDS_PER_SECOND + ts.tv_nsec;
+#else
+    return get_clock();
+#endif
+}
+
 /* A leaky bucket in one word, so that vCPUs needn't take a lock for it. */
 static bool guard_event_allowed(GuardKind *k)
 {
-    int64_t now = get_clock();
+    int64_t now = guard_clock();
     int64_t due = qatomic_read(&k->due);
 
     while (true) {
@@ -74,20 +87,37 @@ static bool guard_event_allowed(GuardKind *k)
     }
 }
 
+/* How many were suppressed that no event told of yet; each is told of once. */
+static uint64_t guard_untold(GuardKind *k)
+{
+    uint64_t told = qatomic_read(&k->told);
+
+    while (true) {
+        uint64_t now = stat64_get(&k->suppressed);
+        uint64_t seen;
+
+        if (now <= told) {
+            return 0;
+        }
+        seen = qatomic_cmpxchg(&k->told, told, now);
+        if (seen == told) {
+            return now - told;
+        }
+        told = seen;
+    }
+}
+
 void guard_violation(const GuardViolation *v)
 {
     GuardKind *k = &guard_kinds[v->path][v->write][v->action];
     bool cpu = v->cpu != NULL;
     bool has_rip = cpu && guard_arch;
-    uint64_t suppressed;
 
-    stat64_add(&k->count, 1);
     if (!guard_event_allowed(k)) {
         stat64_add(&k->suppressed, 1);
-        qatomic_inc(&k->pending);
         return;
     }
-    suppressed = qatomic_xchg(&k->pending, 0);
+    stat64_add(&k->sent, 1);
     qapi_event_send_subpage_violation(v->addr, v->size, v->write,
                                       cpu ? GUARD_SOURCE_CPU
                                           : GUARD_SOURCE_DEVICE,
@@ -96,7 +126,7 @@ void guard_violation(const GuardViolation *v)
                                       has_rip ? guard_arch->pc(v->cpu, v->ra)
                                               : 0,
                                       v->has_linear, v->linear,
-                                      v->qom_path, v->action, suppressed);
+                                      v->qom_path, v->action, guard_untold(k));
 }
 
 GuardCounters *guard_counters(void)
@@ -114,11 +144,12 @@ GuardCounters *guard_counters(void)
         for (write = 0; write < 2; write++) {
             for (action = 0; action < GUARD_ACTION__MAX; action++) {
                 GuardKind *k = &guard_kinds[path][write][action];
-                uint64_t n = stat64_get(&k->count);
+                uint64_t suppressed = stat64_get(&k->suppressed);
+                uint64_t n = stat64_get(&k->sent) + suppressed;
 
                 *(write ? &c->writes : &c->reads) += n;
                 *by_action[action] += n;
-                c->suppressed += stat64_get(&k->suppressed);
+                c->suppressed += suppressed;
             }
         }
     }
