@@ -13,6 +13,8 @@
 #include "system/cpus.h"
 #include "system/runstate.h"
 #include "system/tcg.h"
+#include "tcg/tcg.h"
+#include "accel/tcg/internal-common.h"
 #include "guard/cpu.h"
 
 /* By cpu_index; a CPU that is plugged again finds its old state. */
@@ -89,7 +91,9 @@ void guard_tcg_sync(void)
 static GuardPath guard_access_path(const GuardAccess *a)
 {
     if (guard_arch->phys_mmu_idx & (1U << a->mmu_idx)) {
-        return a->write && !a->walk ? GUARD_PATH_STATE : GUARD_PATH_WALK;
+        return a->walk || (!a->write &&
+                           guard_vcpu(a->cpu)->walk_addr == a->start)
+               ? GUARD_PATH_WALK : GUARD_PATH_STATE;
     }
     return a->ra ? GUARD_PATH_INSN : GUARD_PATH_DELIVERY;
 }
@@ -121,6 +125,7 @@ static bool guard_is_told(const GuardAccess *a)
         GuardTold *t = &g->told[i];
 
         if (t->left && t->ra == a->ra && t->mmu_idx == a->mmu_idx &&
+            (t->dirs & (a->write ? GUARD_STORES : GUARD_LOADS)) &&
             a->start >= t->start && a->start <= t->last) {
             if (t->left != UINT_MAX) {
                 t->left--;
@@ -131,7 +136,8 @@ static bool guard_is_told(const GuardAccess *a)
     return false;
 }
 
-void guard_cpu_begin(CPUState *cpu, uintptr_t ra, vaddr start, unsigned size)
+void guard_cpu_begin(CPUState *cpu, uintptr_t ra, vaddr start, unsigned size,
+                     unsigned dirs)
 {
     GuardVCPU *g = guard_vcpu(cpu);
     vaddr last = start + size - 1;
@@ -140,14 +146,15 @@ void guard_cpu_begin(CPUState *cpu, uintptr_t ra, vaddr start, unsigned size)
     for (i = 0; i < GUARD_TOLD; i++) {
         GuardTold *t = &g->told[i];
 
-        if (t->ra != ra || (t->start <= last && t->last >= start)) {
+        if (t->ra != ra ||
+            ((t->dirs & dirs) && t->start <= last && t->last >= start)) {
             t->left = 0;
         }
     }
 }
 
 void guard_cpu_told(CPUState *cpu, uintptr_t ra, int mmu_idx, vaddr start,
-                    unsigned size, unsigned accesses)
+                    unsigned size, unsigned dirs, unsigned accesses)
 {
     GuardVCPU *g = guard_vcpu(cpu);
 
@@ -155,30 +162,37 @@ void guard_cpu_told(CPUState *cpu, uintptr_t ra, int mmu_idx, vaddr start,
         .ra = ra,
         .mmu_idx = mmu_idx,
         .left = accesses,
+        .dirs = dirs,
         .start = start,
         .last = start + size - 1,
     };
 }
 
 /*
- * The instruction that was stopped starts again after 'cont'.  It may make
- * several accesses, each of which stops it once: those that were let through
- * before are let through again.  An access that comes a second time without
- * a stop in between belongs to the next time round.
+ * The instruction that was stopped starts again after 'cont', in a translation
+ * block of its own (CF_GUARD_PASS).  It may make several accesses, each of
+ * which stops it once; in that block those that were let through before are
+ * let through again, however often the instruction makes them.  The next time
+ * round the instruction is in another block.
+ *
+ * A misaligned atomic leaves that block and starts again with the world
+ * stopped, in a block that has no such mark: there each pass holds once.
  */
 static bool guard_take_pass(GuardVCPU *g, const GuardAccess *a, uint64_t pc)
 {
+    TranslationBlock *tb = tcg_tb_lookup(a->ra);
+    bool marked = tb && (tb_cflags(tb) & CF_GUARD_PASS);
     unsigned i;
 
     if (GUARD_MUTANT(GUARD_HOOK_PASS)) {
         return true;
     }
-    if (g->pass_pc != pc) {
+    if (g->pass_pc != pc || (!marked && !cpu_in_exclusive_context(a->cpu))) {
         g->npasses = 0;
     }
     for (i = 0; i < g->npasses; i++) {
         if (g->pass[i].addr == a->start && g->pass[i].write == a->write) {
-            if (!g->pass[i].used) {
+            if (marked || !g->pass[i].used) {
                 g->pass[i].used = true;
                 return true;
             }
@@ -252,6 +266,10 @@ GuardVerdict guard_cpu_verdict(const GuardAccess *a)
         guard_give_pass(g, a, pc);
         guard_cpu_violation(a, path, action);
         vm_stop(RUN_STATE_PAUSED);
+        /* Out of the loop first, as CF_NOIRQ would not look for the stop */
+        a->cpu->exception_index = EXCP_INTERRUPT;
+        a->cpu->cflags_next_tb = 1 | CF_NOIRQ | CF_GUARD_PASS |
+                                 curr_cflags(a->cpu);
         cpu_loop_exit_restore(a->cpu, a->ra);
     default:
         g_assert_not_reached();

@@ -25,12 +25,31 @@ typedef struct GuardTold {
     uintptr_t ra;
     int mmu_idx;
     unsigned left;              /* accesses, UINT_MAX: any number, 0: unused */
+    unsigned dirs;              /* GUARD_LOADS, GUARD_STORES */
     vaddr start;
     vaddr last;
 } GuardTold;
 
+#define GUARD_LOADS         1
+#define GUARD_STORES        2
+
 /* A task switch has three such ranges at a time */
 #define GUARD_TOLD          4
+
+/**
+ * GuardSpan: the last block access that was refused
+ *
+ * An instruction may ask again about more bytes from the same start, as
+ * XRSTOR does once it has read the header: that is one access.
+ */
+typedef struct GuardSpan {
+    uintptr_t ra;
+    int mmu_idx;
+    bool write;
+    bool discarded;
+    vaddr start;
+    vaddr last;
+} GuardSpan;
 
 /**
  * GuardVCPU: what sub-page protection remembers for a virtual CPU
@@ -40,6 +59,8 @@ typedef struct GuardTold {
  * @pass_pc: instruction that a pause stopped before
  * @npasses: accesses of it that were allowed by 'cont'
  * @told: see GuardTold
+ * @walk_addr: what a page walk reads next
+ * @span: see GuardSpan
  * @state_op: counts transfers of CPU state; 0 before the first
  * @state_told: the transfer that @state_page and @state_mask belong to
  * @state_page: page in which it met protected sub-pages
@@ -53,6 +74,9 @@ typedef struct GuardVCPU {
 
     GuardTold told[GUARD_TOLD];
     unsigned next_told;
+
+    vaddr walk_addr;
+    GuardSpan span;
 
     uint64_t state_op;
     uint64_t state_told;
@@ -115,11 +139,20 @@ void guard_cpu_tell(const GuardAccess *a);
 bool guard_cpu_would_leave(const GuardAccess *a);
 
 /* A block access begins: forget what was told of the range */
-void guard_cpu_begin(CPUState *cpu, uintptr_t ra, vaddr start, unsigned size);
+void guard_cpu_begin(CPUState *cpu, uintptr_t ra, vaddr start, unsigned size,
+                     unsigned dirs);
 
 /* From now on, parts of [@start, @start + @size) are silent; see GuardTold */
 void guard_cpu_told(CPUState *cpu, uintptr_t ra, int mmu_idx, vaddr start,
-                    unsigned size, unsigned accesses);
+                    unsigned size, unsigned dirs, unsigned accesses);
+
+/* The next load by a physical address is a page walk's, if it is of @addr */
+static inline void guard_cpu_walks(CPUState *cpu, vaddr addr)
+{
+    if (guard_active()) {
+        guard_vcpu(cpu)->walk_addr = addr;
+    }
+}
 
 /* A transfer of CPU state begins: it gives one event for each sub-page */
 void guard_state_begin(CPUState *cpu);

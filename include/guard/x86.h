@@ -13,6 +13,7 @@
 #define guard_store_span(env, addr, size, mmu_idx, ra)          (false)
 #define guard_masked_store(env, addr, esize, mask, ra)          ((mask) && 0)
 #define guard_stack(sa, bytes)                                  (false)
+#define guard_stack64(sa, bytes)                                (false)
 #define guard_touch_load(env, addr, size, mmu_idx, ra)          ((void)0)
 #define guard_walk_store(env, addr, mmu_idx)                    (false)
 #define guard_state_begin(cpu)                                  ((void)0)
@@ -56,6 +57,12 @@ bool guard_stack_slow(CPUX86State *env, target_ulong base, target_ulong sp,
     (guard_active() && \
      guard_stack_slow((sa)->env, (sa)->ss_base, (sa)->sp, (sa)->sp_mask, \
                       bytes, (sa)->mmu_index, (sa)->ra))
+
+/* The same for pushq(), which knows neither a base nor a mask */
+#define guard_stack64(sa, bytes) \
+    (guard_active() && \
+     guard_stack_slow((sa)->env, 0, (sa)->sp, -1, bytes, (sa)->mmu_index, \
+                      (sa)->ra))
 
 /* Before a load that comes after a store of the same instruction */
 static inline void guard_touch_load(CPUX86State *env, vaddr addr,
