@@ -925,7 +925,9 @@ static void each_row(bool inside, bool across)
             if (good && r->kind & RW) {
                 good &= guarded(r, q, guard, "inside");
             }
+            /* XRSTOR goes on to AVX state when the header has it */
             good &= beside(r, p - (r->fill == BYTES ? r->size :
+                                   r->fill == X_IMAGE ? 832 :
                                    (r->size + 47) & -r->align), "in front");
             good &= beside(r, p + SUBPAGE, "behind");
             if (!(r->kind & RW)) {
