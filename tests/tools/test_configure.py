@@ -370,11 +370,15 @@ class Configure(unittest.TestCase):
 
     def test_refresh_leaves_nothing(self):
         """A patch whose edits are all undone."""
+        (self.qemu / 'net').mkdir()
+        (self.qemu / 'net/new.c').write_text('a\nb\nc\n')
         self.assert_ok(self.configure())
-        path = self.root / 'patches/0002-i386-write-crn-flags.patch'
+        self.assert_ok(self.run_in('patches/refresh', '--edit', 'net/new.c'))
+        (self.build / 'src/net/new.c').write_text('a\nb\nhook();\nc\n')
+        self.assert_ok(self.run_in('patches/refresh', '9999-new.patch'))
+        path = self.root / 'patches/9999-new.patch'
         before = path.read_text()
-        shutil.copy(self.build / 'orig/target/i386/helper.h',
-                    self.build / 'src/target/i386/helper.h')
+        (self.build / 'src/net/new.c').write_text('a\nb\nc\n')
         done = self.run_in('patches/refresh', path.name)
         self.assertNotEqual(done.returncode, 0)
         self.assertIn('patches/series', done.stderr)
