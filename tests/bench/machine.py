@@ -79,6 +79,12 @@ class Machine:
         """CPU time so far, in seconds"""
         return time.clock_gettime_ns(self._clock) / 1e9
 
+    def user_time(self) -> float:
+        """The part of it that was not the host kernel's, in seconds"""
+        with open(f'/proc/{self._process.pid}/stat', encoding='ascii') as stat:
+            fields = stat.read().rpartition(')')[2].split()
+        return int(fields[11]) / os.sysconf('SC_CLK_TCK')
+
     def send(self, text: str) -> None:
         """Write to the serial line."""
         self._serial.sendall(text.encode())

@@ -32,9 +32,14 @@ static uint8_t *emit_target(uint8_t *p, unsigned page)
     return emit32(p, code + start(page) - (p + 4));
 }
 
+/*
+ * Windows that begin at multiples of 8 MiB have their pages at the same places
+ * of QEMU's TLB, so that the pages of one meet no other neighbours there.
+ */
 static void *map_code(uint64_t bits)
 {
-    uint8_t *va = (void *)window(PAGES * PAGE_SIZE);
+    uint64_t align = 8 << 20;
+    uint8_t *va = (void *)((window(2 * align) + align - 1) & -align);
 
     for (unsigned i = 0; i < PAGES; i++) {
         *entry(va + i * PAGE_SIZE, LEVEL_4K) =
