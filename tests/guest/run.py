@@ -220,17 +220,24 @@ class Session:
         command = dict(command, id='wanted' if keep_reply else 'unwanted')
         self.monitor.sendall(json.dumps(command).encode() + b'\n')
 
-    def qmp(self, command):
-        """Runs one command and returns QEMU's reply."""
-        self.send(command)
-        while True:
+    def qmp(self, *commands):
+        """
+        Runs commands and returns QEMU's reply, or the list of replies if
+        there is more than one command. QEMU has all of them at once, and runs
+        them one after the other.
+        """
+        for command in commands:
+            self.send(command)
+        replies = []
+        while len(replies) < len(commands):
             if self.replies:
-                reply = self.replies.popleft()
-                del reply['id']
-                return reply
-            if self.monitor not in self.open:
+                replies.append(self.replies.popleft())
+                del replies[-1]['id']
+            elif self.monitor not in self.open:
                 raise Failure('QEMU closed its monitor')
-            self.late_lines += self.pump()
+            else:
+                self.late_lines += self.pump()
+        return replies if len(replies) > 1 else replies[0]
 
     # --- Requests of the guest ---
 

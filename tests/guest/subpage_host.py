@@ -8,24 +8,23 @@ TOLD = ('addr', 'size', 'write', 'source', 'cpu-index', 'rip', 'linear-addr',
         'action')
 
 
-def counted(session):
+def counted(reply):
     """All violations so far, by the counters, which drop none."""
-    reply = session.qmp('query-guard')
     for feature in reply['return']:
         if feature['feature'] == 'subpage':
             return feature['counters']['reads'] + feature['counters']['writes']
     raise ValueError('query-guard has no subpage')
 
 
-def start(session):
+def start(session, reply):
     """From here on is counted."""
     session.events.clear()
-    session.subpage_counted = counted(session)
+    session.subpage_counted = counted(reply)
 
 
-def seen(session, _arg):
+def told(session, reply):
     """What was told since then."""
-    total = counted(session)
+    total = counted(reply)
     events = [event['data'] for event in session.events
               if event['name'] == 'SUBPAGE_VIOLATION']
     stops = sum(event['name'] == 'STOP' for event in session.events)
@@ -34,40 +33,52 @@ def seen(session, _arg):
     if events:
         answer['first'] = {key: events[0][key] for key in TOLD
                            if key in events[0]}
-    start(session)
+    start(session, reply)
     return answer
 
 
-def set_access(session, regions, action):
+def seen(session, _arg):
+    """The same, for the guest."""
+    return told(session, session.qmp('query-guard'))
+
+
+def set_access(regions, action):
     """One subpage-set-access."""
-    return session.qmp({'execute': 'subpage-set-access', 'arguments': {
-        'regions': regions, 'action': action}})
+    return {'execute': 'subpage-set-access', 'arguments': {
+        'regions': regions, 'action': action}}
 
 
-def arm_more(session, arg):
-    """Protect one more range."""
-    region = {'addr': arg['addr'], 'size': arg['size'],
-              'access': arg['access']}
-    session.subpage_armed.append(region)
-    return set_access(session, [region], arg['action'])
+def region(session, arg):
+    """The range that the guest asked for; disarm() will lift it."""
+    session.subpage_armed.append({'addr': arg['addr'], 'size': arg['size'],
+                                  'access': arg['access']})
+    return session.subpage_armed[-1:]
 
 
 def arm(session, arg):
     """Protect a range; what was seen before is forgotten."""
     session.subpage_armed = []
-    start(session)
     for _ in range(arg['conts']):
         session.reactions.append({'event': 'STOP', 'do': ['cont']})
-    return arm_more(session, arg)
+    counters, reply = session.qmp('query-guard',
+                                  set_access(region(session, arg),
+                                             arg['action']))
+    start(session, counters)
+    return reply
 
 
-def disarm(session, arg):
+def arm_more(session, arg):
+    """Protect one more range."""
+    return session.qmp(set_access(region(session, arg), arg['action']))
+
+
+def disarm(session, _arg):
     """Lift what arm() and arm_more() set."""
-    regions = [dict(region, access='read-write')
-               for region in session.subpage_armed]
-    set_access(session, regions, 'fault')
+    regions = [dict(each, access='read-write')
+               for each in session.subpage_armed]
+    _, reply = session.qmp(set_access(regions, 'fault'), 'query-guard')
     session.reactions.clear()
-    return seen(session, arg)
+    return told(session, reply)
 
 
 calls = {'arm': arm, 'arm_more': arm_more, 'disarm': disarm, 'seen': seen}

@@ -22,6 +22,9 @@
 #define AP_START        0x8000
 
 #define VEC_USER_EXIT   0x80
+#define VEC_WAKE        0xf0    /* ends a HLT, and does nothing else */
+#define APIC            0xfee00000
+#define APIC_EOI        0xb0
 
 /* struct catcher */
 #define CATCH_RBX       0

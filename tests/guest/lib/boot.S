@@ -211,6 +211,15 @@ exception:
     andq $~15, %rsp
     call exception_main
 
+/* The handler of VEC_WAKE */
+    .globl wake_entry
+wake_entry:
+    pushq %rax
+    movl $APIC + APIC_EOI, %eax
+    movl $0, (%rax)
+    popq %rax
+    iretq
+
 /* int catch_arm(struct catcher *c): 0 at first, 1 after an exception */
     .globl catch_arm, catch_resume
 catch_arm:

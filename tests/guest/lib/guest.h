@@ -259,7 +259,7 @@ unsigned cpus(void);
 unsigned this_cpu(void);
 /** on_cpu: starts fn(arg) on @cpu and returns at once */
 void on_cpu(unsigned cpu, void (*fn)(void *), void *arg);
-/** wait_cpu: waits until @cpu is done */
+/** wait_cpu: waits until @cpu is done; only for the CPU that started it */
 void wait_cpu(unsigned cpu);
 /** on_all: fn(arg) on all CPUs at a time, waits for all */
 void on_all(void (*fn)(void *), void *arg);
@@ -291,7 +291,7 @@ int64_t json_number(const char *text, const char *path, int64_t otherwise);
 /** json_length: elements of the array at @path, -1 if there is none */
 int json_length(const char *text, const char *path);
 
-/* --- Legacy PAE paging --- */
+/* --- Legacy protected mode --- */
 
 struct mode32 {
     uint32_t cr0, cr3, cr4, efer;
@@ -314,6 +314,17 @@ Space pae_space(void);
  * @directory: a page directory that maps the low 1 GiB one to one
  */
 Fault paging32_access(uint32_t *directory, struct mode32 *m);
+
+struct tss32 {
+    uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags;
+    uint32_t eax, ecx, edx, ebx, esp, ebp, esi, edi;
+    uint32_t es, cs, ss, ds, fs, gs, ldt, iomap;
+};
+/* What the mode runs with, once the first access was made */
+extern uint64_t m32_idt[256];
+extern struct tss32 m32_tss;
+/** set_tss32: a descriptor of @base's TSS at selector @sel */
+void set_tss32(uint64_t *table, int sel, const void *base);
 
 /* --- SVM guests --- */
 
@@ -340,6 +351,10 @@ uint64_t svm_run(struct l2 *l2, uint64_t (*fn)(uint64_t), uint64_t arg);
 bool smm_init(void);
 /** smm_run: fn(arg) in SMM, in 64-bit mode on kernel_space */
 uint64_t smm_run(uint64_t (*fn)(uint64_t), uint64_t arg);
+/** smm_prepare: says what the next SMI (0x5a to port 0xb2) is to run */
+void smm_prepare(uint64_t (*fn)(uint64_t), uint64_t arg);
+/** smi_done: it has run; RSM may still be to come */
+extern bool smi_done;
 
 /* --- Execute-only memory --- */
 

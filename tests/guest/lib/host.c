@@ -15,10 +15,11 @@ static const char *ask(const char *verb)
     size_t n = 0;
     char c;
 
+    serial_wakes();
     serial_line("@%s %s\n", verb, text);
     do {
         while (!(inb(COM1 + 5) & 1)) {
-            pause();
+            doze();
         }
         c = inb(COM1);
         if (n < sizeof(reply) - 1) {

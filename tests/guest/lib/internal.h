@@ -15,15 +15,11 @@ extern uint8_t user_stacks[];
 extern uint64_t boot_pml4[], boot_pml5[];
 extern uint64_t pvh_info;
 extern uint8_t stacks[];
-extern uint8_t exception_stubs[], user_exit_entry[];
+extern uint8_t exception_stubs[], user_exit_entry[], wake_entry[];
 extern uint8_t ap_start[], ap_end[];
 extern uint32_t ap_index;
 extern uint8_t smi_start[], smi_end[];
 extern uint8_t m32_stubs[], m32_user_exit[], m32_stack[];
-extern uint64_t m32_idt[];
-extern struct {
-    uint32_t zero0, esp0, ss0;
-} m32_tss;
 extern uint8_t svm_guest_entry[];
 
 void catch_resume(struct catcher *c) __attribute__((noreturn));
@@ -42,6 +38,20 @@ void smi_main(void);
 void exception_main(struct exception_frame *f) __attribute__((noreturn));
 void catch_push(struct catcher *c);
 uint64_t *user_saved_rsp(void);
+
+/* smp.c */
+/**
+ * doze: waits until some interrupt comes, or not at all
+ *
+ * For loops that look for something: it comes with VEC_WAKE, which is sent
+ * again whenever there is something new to see. A CPU that dozes leaves the
+ * host's to others, where PAUSE keeps taking QEMU's big lock.
+ */
+void doze(void);
+/** apic_on: makes this CPU accept interrupts */
+void apic_on(void);
+/** serial_wakes: from now on, input on the serial line wakes this CPU */
+void serial_wakes(void);
 
 /* guest.c */
 void cpu_init(unsigned cpu);

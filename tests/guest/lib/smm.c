@@ -13,7 +13,7 @@
 
 static uint64_t (*smi_fn)(uint64_t);
 static uint64_t smi_arg, smi_result;
-static bool smi_done;
+bool smi_done;
 
 bool smm_init(void)
 {
@@ -41,11 +41,16 @@ void smi_main(void)
     __atomic_store_n(&smi_done, true, __ATOMIC_RELEASE);
 }
 
-uint64_t smm_run(uint64_t (*fn)(uint64_t), uint64_t arg)
+void smm_prepare(uint64_t (*fn)(uint64_t), uint64_t arg)
 {
     smi_fn = fn;
     smi_arg = arg;
     smi_done = false;
+}
+
+uint64_t smm_run(uint64_t (*fn)(uint64_t), uint64_t arg)
+{
+    smm_prepare(fn, arg);
     outb(0xb2, 0x5a);
     while (!__atomic_load_n(&smi_done, __ATOMIC_ACQUIRE)) {
         pause();

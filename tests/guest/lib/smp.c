@@ -3,27 +3,66 @@
 
 #include "internal.h"
 
-#define APIC        0xfee00000ull
 #define APIC_SPIV   0xf0
 #define APIC_ICR    0x300
 #define APIC_ICR2   0x310
+#define IOAPIC      0xfec00000ull
+#define COM1_PIN    4
 
 static struct mailbox {
     void (*fn)(void *);
     void *arg;
     bool up;
+    unsigned waiter;            /* CPU that is told of the end */
 } mailbox[MAX_CPUS];
 
 static void apic_write(unsigned reg, uint32_t v)
 {
-    write32((void *)(APIC + reg), v);
+    write32((void *)((uint64_t)APIC + reg), v);
+}
+
+void apic_on(void)
+{
+    apic_write(APIC_SPIV, 0x1ff);
+}
+
+static void ioapic_write(unsigned reg, uint32_t v)
+{
+    write32((void *)IOAPIC, reg);
+    write32((void *)(IOAPIC + 0x10), v);
+}
+
+void doze(void)
+{
+    struct dtr keep;
+
+    /* A test may have taken the table away */
+    asm volatile("sidt %0; lidt %1; sti; hlt; cli; lidt %0"
+                 : "=m" (keep) : "m" (idt_ptr) : "memory");
+}
+
+void serial_wakes(void)
+{
+    static bool on;
+    static unsigned whom;
+
+    if (on && whom == this_cpu()) {
+        return;
+    }
+    on = true;
+    whom = this_cpu();
+    apic_on();
+    ioapic_write(0x11 + 2 * COM1_PIN, whom << 24);
+    ioapic_write(0x10 + 2 * COM1_PIN, VEC_WAKE);
+    outb(COM1 + 4, 0xb);        /* OUT2 lets the interrupt through */
+    outb(COM1 + 1, 1);          /* when there is input */
 }
 
 static void ipi(unsigned cpu, uint32_t what)
 {
     apic_write(APIC_ICR2, cpu << 24);
     apic_write(APIC_ICR, what);
-    while (read32((void *)(APIC + APIC_ICR)) & 0x1000) {
+    while (read32((void *)((uint64_t)APIC + APIC_ICR)) & 0x1000) {
         pause();
     }
 }
@@ -37,7 +76,7 @@ static void start_others(void)
     }
     started = true;
     memcpy((void *)AP_START, ap_start, ap_end - ap_start);
-    apic_write(APIC_SPIV, 0x1ff);
+    apic_on();
     mailbox[0].up = true;
     for (unsigned i = 1; i < cpus(); i++) {
         __atomic_store_n(&ap_index, i, __ATOMIC_RELEASE);
@@ -55,15 +94,21 @@ void ap_main(unsigned cpu)
     struct mailbox *m = &mailbox[cpu];
 
     cpu_init(cpu);
+    apic_on();
     __atomic_store_n(&m->up, true, __ATOMIC_RELEASE);
     for (;;) {
         void (*fn)(void *) = __atomic_load_n(&m->fn, __ATOMIC_ACQUIRE);
 
         if (fn) {
+            unsigned waiter;
+
             fn(m->arg);
+            waiter = m->waiter;
             __atomic_store_n(&m->fn, NULL, __ATOMIC_RELEASE);
+            ipi(waiter, 0x4000 | VEC_WAKE);
+        } else {
+            doze();
         }
-        pause();
     }
 }
 
@@ -94,13 +139,15 @@ void on_cpu(unsigned cpu, void (*fn)(void *), void *arg)
     }
     wait_cpu(cpu);
     mailbox[cpu].arg = arg;
+    mailbox[cpu].waiter = this_cpu();
     __atomic_store_n(&mailbox[cpu].fn, fn, __ATOMIC_RELEASE);
+    ipi(cpu, 0x4000 | VEC_WAKE);
 }
 
 void wait_cpu(unsigned cpu)
 {
     while (__atomic_load_n(&mailbox[cpu].fn, __ATOMIC_ACQUIRE)) {
-        pause();
+        doze();
     }
 }
 
