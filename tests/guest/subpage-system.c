@@ -9,10 +9,10 @@
  * it protected, which must not matter.
  */
 
-#include "subpage.h"
+#include "rows.h"
 
 GUEST_RUN("one-cpu", "-cpu max,+xo -append main");
-GUEST_RUN("pc", "-machine pc -cpu max,+xo -append main");
+GUEST_RUN("q35", "-machine q35 -cpu max,+xo -append main");
 GUEST_RUN("four-threads",
           "accel=tcg,thread=multi timeout=120 -cpu max,+xo -smp 4 "
           "-append main");
@@ -24,32 +24,9 @@ GUEST_RUN("icount",
 GUEST_RUN("one-insn", "accel=tcg,one-insn-per-tb=on timeout=120 "
           "-cpu max,+xo -append main");
 GUEST_RUN("reset", "reboots -cpu max,+xo -append reset");
+GUEST_RUN("unplug", "memory=128M,slots=1,maxmem=1G -cpu max -append unplug");
 
-/* Who makes the access, which decides what an action comes to */
-enum { INSN, DELIVERY, WALK, STATE };
-
-struct row {
-    const char *name, *path;
-    int source;
-    bool write;
-    void (*prepare)(void);
-    void (*go)(void);
-    int count;          /* events, but one for 'fault' */
-    unsigned flags;
-};
-#define NO_DISCARD  1   /* the CPU is lost if it is not stored or loaded */
-#define PARTIAL     2   /* more of the page may change */
-#define IN_USE      4   /* the sub-page in front is in use as well */
-
-/* What prepare() says: the access, and where the sub-page is */
-static uint8_t *at;
-static unsigned size;
-static uint64_t linear;         /* 0: has none, or it doesn't matter */
-static uint8_t *protected;      /* if not the sub-page of at */
-/* What go() leaves */
-static uint64_t result[2];
-static Fault inner;             /* in an SVM guest or in SMM */
-uint64_t sys_rsp, sys_rip, sys_insn;
+uint64_t sys_rsp, sys_rip;
 uint8_t sys_other[4096] __attribute__((aligned(16)));
 
 /* Back from a handler whose frame may have gone nowhere */
@@ -62,14 +39,12 @@ asm(".text\n.globl sys_back\n"
 /* Runs @insn, which ends in sys_back; @before may change RSP */
 #define DELIVER(before, insn)                                           \
     asm volatile("lea 1f(%%rip), %%rax; mov %%rax, sys_rip;"            \
-                 "lea 2f(%%rip), %%rax; mov %%rax, sys_insn;"           \
+                 "lea 2f(%%rip), %%rax; mov %%rax, row_insn;"           \
                  "mov %%rsp, sys_rsp; mov $sys_other + 4096, %%rsp;"    \
                  "cmp %%eax, %%eax;" before "; 2: " insn "; 1:"         \
                  : : : "rax", "rcx", "rdx", "rbx", "rsi", "rdi", "r8",  \
                  "r9", "r10", "r11", "r12", "r13", "r14", "r15",        \
                  "memory", "cc")
-
-#define MIDDLE  0x600           /* the sub-page in the page */
 
 static uint8_t *stack_frame, *stack_va;
 static struct gate old_gates[256];
@@ -159,7 +134,6 @@ static void go_inner(void)
 {
     DELIVER("mov $user_int, %%rdi; xor %%esi, %%esi; mov $2, %%edx",
             "call user_flags");
-    sys_insn = 0;               /* that was the CALL, not the INT */
 }
 
 /* 64-bit call gates, and a far call */
@@ -210,7 +184,6 @@ static void go_inner_gate(void)
 {
     DELIVER("mov $user_far_call, %%rdi; xor %%esi, %%esi; mov $2, %%edx",
             "call user_flags");
-    sys_insn = 0;
 }
 
 static void prepare_far_call(void)
@@ -264,9 +237,9 @@ static void prepare_data_segment(void)
 
 static void go_mov_ds(void)
 {
-    asm volatile("lea 1f(%%rip), %%rax; mov %%rax, sys_insn;"
+    asm volatile("lea 1f(%%rip), %%rax; mov %%rax, row_insn;"
                  "1: mov %1, %%ds; mov %2, %%ds"
-                 : : "m" (sys_insn), "c" (SELECTOR), "d" (SEL_DATA)
+                 : : "m" (row_insn), "c" (SELECTOR), "d" (SEL_DATA)
                  : "rax");
 }
 
@@ -279,11 +252,63 @@ static void prepare_code_descriptor(void)
 
 static void go_lret(void)
 {
-    asm volatile("lea 1f(%%rip), %%rax; mov %%rax, sys_insn;"
+    asm volatile("lea 1f(%%rip), %%rax; mov %%rax, row_insn;"
                  "lea 2f(%%rip), %%rax; pushq %0; push %%rax;"
                  "1: lretq; 2: pushq %1; lea 3f(%%rip), %%rax;"
                  "push %%rax; lretq; 3:"
                  : : "i" (SELECTOR), "i" (SEL_CODE64) : "rax", "memory");
+}
+
+/* From a 32-bit code segment, where the stack has 32 bits as well */
+extern uint8_t sys_compat[], sys_compat_insn[];
+struct {
+    uint32_t offset;
+    uint16_t selector;
+} __attribute__((packed)) sys_compat_ptr;
+asm(".text\n"
+    "sys_compat_enter: ljmpl *sys_compat_ptr\n"
+    ".code32\n"
+    "sys_compat:\n"
+    "sys_compat_insn: mov %ecx, %ds\n"
+    "mov %edx, %ds; ljmp $0x08, $1f\n"
+    ".code64\n"
+    "1: ret\n");
+
+static void go_compat(void)
+{
+    sys_compat_ptr.offset = (uint32_t)(uint64_t)sys_compat;
+    sys_compat_ptr.selector = SEL_CODE32;
+    row_insn = (uint64_t)sys_compat_insn;
+    asm volatile("call sys_compat_enter"
+                 : : "c" (SELECTOR), "d" (SEL_DATA) : "memory");
+}
+
+/* An LDT in that page; its descriptor is in the ordinary GDT */
+static void new_ldt(bool accessed)
+{
+    new_table();
+    table[SELECTOR / 8] = gdt[SEL_DATA / 8] & ~(accessed ? 0 : 1ull << 40);
+    set_descriptor16(gdt, SEL_LDT, 2, table_va, PAGE_SIZE - 1);
+    asm volatile("lldt %w0" : : "r" (SEL_LDT));
+}
+
+static void prepare_ldt_accessed(void)
+{
+    new_ldt(false);
+    aim_table(4, 4);
+}
+
+static void prepare_ldt_look(void)
+{
+    new_ldt(true);
+    aim_table(0, 4);
+}
+
+static void go_mov_ldt(void)
+{
+    asm volatile("lea 1f(%%rip), %%rax; mov %%rax, row_insn;"
+                 "1: mov %0, %%ds; mov %1, %%ds"
+                 : : "c" (SELECTOR | 4), "d" (SEL_DATA) : "rax", "memory");
 }
 
 static void prepare_tss_descriptor(void)
@@ -296,7 +321,7 @@ static void prepare_tss_descriptor(void)
 static void go_ltr(void)
 {
     /* STR has to give what this_cpu() expects, also after a fault */
-    asm volatile("lea 1f(%%rip), %%rax; mov %%rax, sys_insn;"
+    asm volatile("lea 1f(%%rip), %%rax; mov %%rax, row_insn;"
                  "1: ltr %w0; andb $~2, %2; ltr %w1"
                  : : "c" (SELECTOR), "d" (SEL_TSS),
                      "m" (((uint8_t *)table)[SEL_TSS + 5]) : "rax");
@@ -313,7 +338,7 @@ static void go_lar(void)
 {
     uint64_t rights = 0;
 
-    asm volatile("lea 1f(%%rip), %%rdx; mov %%rdx, sys_insn;"
+    asm volatile("lea 1f(%%rip), %%rdx; mov %%rdx, row_insn;"
                  "1: lar %k1, %k0" : "+a" (rights) : "c" (SELECTOR)
                  : "rdx", "cc");
     result[0] = rights;
@@ -328,7 +353,7 @@ static void prepare_ldt(void)
 
 static void go_lldt(void)
 {
-    asm volatile("lea 1f(%%rip), %%rax; mov %%rax, sys_insn;"
+    asm volatile("lea 1f(%%rip), %%rax; mov %%rax, row_insn;"
                  "1: lldt %w0" : : "c" (SELECTOR) : "rax");
     /* A selector of the LDT, which is the GDT */
     asm volatile("lar %k1, %k0; setz %b0" : "=&a" (result[0])
@@ -406,9 +431,104 @@ static void prepare_iomap(void)
 
 static void go_in(void)
 {
-    sys_insn = (uint64_t)user_in;       /* starts with MOV EDX */
     result[0] = user(user_in, 0x80);
-    sys_insn = 0;
+}
+
+/* --- Bounds of MPX --- */
+
+#define MSR_BNDCFGS     0xd90
+
+static bool mpx_on;
+static uint8_t *bounds;
+static uint64_t *bound_directory;
+
+static bool mpx_present(void)
+{
+    return cpuid(7, 0).ebx >> 14 & 1;
+}
+
+/*
+ * Two bounds in the sub-page; as an entry of a bound table too, which the
+ * first entry of the directory leads to.
+ */
+static void prepare_bounds(int offset, int bytes)
+{
+    uint32_t features = cpuid(0xd, 0).eax & 0x1f;
+
+    if (!bounds) {
+        bounds = frame();
+        bound_directory = frame();
+        bound_directory[0] = (uint64_t)bounds | 1;
+        /*
+         * TCG takes the directory's address from bits 63 to 20 of BNDCFGS,
+         * where it is in bits 63 to 12: have it where either way leads.
+         */
+        map_at((uint64_t)bound_directory << 8, bound_directory, LEVEL_4K,
+               PTE_RW);
+    }
+    cpu_enable_simd();
+    asm volatile("xsetbv" : : "a" (features), "d" (0), "c" (0));
+    wrmsr(MSR_BNDCFGS, (uint64_t)bound_directory << 8 | 3);
+    mpx_on = true;
+    memset(bounds, 0x5a, PAGE_SIZE);
+    /* The pointer that the entry is for */
+    *(uint64_t *)(bounds + MIDDLE + 0x20 + 16) = 0x1234;
+    at = bounds + MIDDLE + 0x20 + offset;
+    linear = (uint64_t)at;
+    size = bytes;
+}
+
+static void prepare_bndmov(void)
+{
+    prepare_bounds(0, 16);
+}
+
+static void prepare_bndmov_load(void)
+{
+    prepare_bounds(0, 8);
+}
+
+static void prepare_bndstx(void)
+{
+    prepare_bounds(0, 24);
+}
+
+static void go_bndmov(void)
+{
+    asm volatile("lea 1f(%%rip), %%rax; mov %%rax, row_insn;"
+                 "bndmk 0x10(%%rdx), %%bnd0; 1: bndmov %%bnd0, (%%rdi)"
+                 : : "D" (bounds + MIDDLE + 0x20), "d" (0x1000)
+                 : "rax", "memory");
+}
+
+static void go_bndmov_load(void)
+{
+    asm volatile("lea 1f(%%rip), %%rax; mov %%rax, row_insn;"
+                 "1: bndmov (%%rdi), %%bnd0; bndmov %%bnd0, (%%rdx)"
+                 : : "D" (bounds + MIDDLE + 0x20), "d" (sys_other)
+                 : "rax", "memory");
+    memcpy(result, sys_other, 16);
+}
+
+/* An entry has 32 bytes, and is for 8 of addresses */
+#define BOUND_OF    ((MIDDLE + 0x20) / 32 * 8)
+
+static void go_bndstx(void)
+{
+    asm volatile("lea 1f(%%rip), %%rax; mov %%rax, row_insn;"
+                 "bndmk 0x10(%%rdx), %%bnd0;"
+                 "1: bndstx %%bnd0, (%%rdi, %%rsi)"
+                 : : "D" (BOUND_OF), "S" (0x1234), "d" (0x1000)
+                 : "rax", "memory");
+}
+
+static void go_bndldx(void)
+{
+    asm volatile("lea 1f(%%rip), %%rax; mov %%rax, row_insn;"
+                 "1: bndldx (%%rdi, %%rsi), %%bnd0; bndmov %%bnd0, (%%rdx)"
+                 : : "D" (BOUND_OF), "S" (0x1234), "d" (sys_other)
+                 : "rax", "memory");
+    memcpy(result, sys_other, 16);
 }
 
 /* --- Page walks --- */
@@ -471,6 +591,13 @@ LOOK_ROW(pte, LEVEL_4K)
 LOOK_ROW(pde, LEVEL_2M)
 LOOK_ROW(pdpte, LEVEL_1G)
 LOOK_ROW(pml4e, LEVEL_PML4)
+
+/* A walk that reads the entry, and then sets a bit in it */
+static void prepare_walk_both(void)
+{
+    walk(LEVEL_4K, LEVEL_4K, false);
+    size = 8;
+}
 
 static void go_read(void)
 {
@@ -764,101 +891,6 @@ static void go_smm_write(void)
     smm_run(smm_write, linear);
 }
 
-/* --- Task switch: legacy protected mode with PAE paging --- */
-
-struct tss32 {
-    uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags;
-    uint32_t eax, ecx, edx, ebx, esp, ebp, esi, edi;
-    uint32_t es, cs, ss, ds, fs, gs, ldt, iomap;
-};
-static struct tss32 *task[2];
-static uint8_t *task_code, *new_task;
-static Space task_space;
-
-static void set_tss32(int sel, struct tss32 *t)
-{
-    uint64_t a = (uint64_t)t;
-
-    gdt[sel / 8] = (sizeof(*t) - 1) | (a & 0xffffff) << 16 | 0x89ull << 40 |
-                   (a >> 24 & 0xff) << 56;
-}
-
-static void task_setup(int offset)
-{
-    static const uint8_t code[] = {
-        0x31, 0xed, 0x31, 0xf6, 0x31, 0xff,     /* xor of ebp, esi, edi */
-        0x89, 0x25, 0, 0, 0, 0,                 /* mov %esp, saved */
-        0x89, 0x1d, 0, 0, 0, 0,                 /* mov %ebx, saved */
-        0x9a, 0, 0, 0, 0, SEL_FREE, 0,          /* lcall $SEL_FREE, $0 */
-        0x8b, 0x25, 0, 0, 0, 0,                 /* the new task */
-        0x8b, 0x1d, 0, 0, 0, 0,
-        0xb8, 0x42, 0, 0, 0,                    /* mov $0x42, %eax */
-        0xc3,                                   /* ret */
-    };
-    struct mode32 m = { .kind = M32_READ, .addr = 0x100000 };
-
-    if (!task_code) {
-        task_space = pae_space();
-        pae_access(&task_space, &m);            /* makes the first TSS */
-        task_code = frame();
-        memcpy(task_code, code, sizeof(code));
-        write32(task_code + 8, (uint32_t)(uint64_t)task_code + 256);
-        write32(task_code + 14, (uint32_t)(uint64_t)task_code + 260);
-        write32(task_code + 27, (uint32_t)(uint64_t)task_code + 256);
-        write32(task_code + 33, (uint32_t)(uint64_t)task_code + 260);
-        task[0] = (struct tss32 *)((uint8_t *)frame() + MIDDLE);
-        new_task = frame();
-    }
-    task[1] = (struct tss32 *)(new_task + offset);
-    memset(new_task, 0, PAGE_SIZE);
-    memset(task[0], 0, sizeof(*task[0]));
-    *task[0] = (struct tss32) { .cr3 = task_space.root,
-                                .eip = 0x5a5a5a5a };
-    *task[1] = (struct tss32) {
-        .cr3 = task_space.root, .eip = (uint32_t)(uint64_t)task_code + 25,
-        .eflags = 2, .esp = (uint32_t)(uint64_t)task_code + 2048,
-        .es = SEL_DATA, .cs = SEL_CODE32, .ss = SEL_DATA, .ds = SEL_DATA,
-        .link = 0x5a5a,
-    };
-    set_tss32(SEL_TSS32, task[0]);
-    set_tss32(SEL_FREE, task[1]);
-}
-
-static void prepare_old_task(void)
-{
-    task_setup(MIDDLE);
-    at = (uint8_t *)task[0];
-    linear = (uint64_t)at;
-    size = sizeof(struct tss32);
-}
-
-static void prepare_new_task(void)
-{
-    task_setup(MIDDLE);
-    at = (uint8_t *)task[1];
-    linear = (uint64_t)at;
-    size = 2;                   /* the link */
-}
-
-/* The link is in front of the sub-page */
-static void prepare_new_task_read(void)
-{
-    task_setup(MIDDLE - 32);
-    at = (uint8_t *)task[1];
-    protected = new_task + MIDDLE;
-    linear = (uint64_t)at;
-    size = sizeof(struct tss32);
-}
-
-static void go_task(void)
-{
-    struct mode32 m = { .kind = M32_FETCH,
-                        .addr = (uint32_t)(uint64_t)task_code };
-
-    inner = pae_access(&task_space, &m);
-    result[0] = m.result;
-}
-
 /* --- The rows --- */
 
 static const struct row rows[] = {
@@ -871,19 +903,25 @@ static const struct row rows[] = {
     { "#PF", "do_interrupt64 after tlb_fill", DELIVERY, true,
       prepare_pf, go_pf, 1, 0 },
     { "INT n at CPL 3", "do_interrupt64, stack of the TSS", DELIVERY, true,
-      prepare_inner, go_inner, 1, 0 },
+      prepare_inner, go_inner, 1, NO_RIP },
     { "IDT gate", "do_interrupt64, cpu_ldl_kernel", DELIVERY, false,
       prepare_idt, go_idt, 3, 0 },
     { "RSP0 of the TSS", "get_rsp_from_tss", DELIVERY, false,
-      prepare_rsp0, go_inner, 1, 0 },
+      prepare_rsp0, go_inner, 1, NO_RIP },
     { "call gate", "helper_lcall_protected, same stack", INSN, true,
       prepare_gate, go_far_call, 1, 0 },
     { "call gate, stack of the TSS", "helper_lcall_protected, inner", INSN,
-      true, prepare_inner_gate, go_inner_gate, 1, 0 },
+      true, prepare_inner_gate, go_inner_gate, 1, NO_RIP },
     { "far call", "helper_lcall_protected, code segment", INSN, true,
       prepare_far_call, go_far_call, 1, 0 },
     { "accessed bit, data", "helper_load_seg", INSN, true,
       prepare_data_segment, go_mov_ds, 1, 0 },
+    { "accessed bit, data, from 32-bit code", "helper_load_seg", INSN, true,
+      prepare_data_segment, go_compat, 1, 0 },
+    { "accessed bit, LDT", "helper_load_seg", INSN, true,
+      prepare_ldt_accessed, go_mov_ldt, 1, 0 },
+    { "MOV DS, LDT", "helper_load_seg", INSN, false, prepare_ldt_look,
+      go_mov_ldt, 2, 0 },
     { "busy bit", "helper_ltr", INSN, true,
       prepare_tss_descriptor, go_ltr, 1, 0 },
     { "LAR", "load_segment_ra", INSN, false, prepare_descriptor, go_lar,
@@ -894,7 +932,7 @@ static const struct row rows[] = {
       prepare_code_descriptor, go_lret, 2, 0 },
     { "LLDT", "helper_lldt", INSN, false, prepare_ldt, go_lldt, 3, 0 },
     { "I/O permission map", "check_io", INSN, false, prepare_iomap, go_in,
-      2, IN_USE },
+      2, IN_USE | NO_RIP | ZERO_SAME },
     { "A in PTE", "ptw_setl", WALK, true, prepare_walk_pte_a, go_read,
       1, 0 },
     { "D in PTE", "ptw_setl", WALK, true, prepare_walk_pte_d, go_write,
@@ -917,6 +955,8 @@ static const struct row rows[] = {
       1, 0 },
     { "walk, PML4E", "ptw_ldq", WALK, false, prepare_look_pml4e, go_read,
       1, 0 },
+    { "walk and A, PTE", "ptw_ldq, ptw_setl", WALK, false, prepare_walk_both,
+      go_read, 2, 0 },
     { "VMRUN, VMCB", "x86_ldq_phys; the exit stores there too", STATE, false,
       prepare_vmrun, go_vmrun, 2, PARTIAL },
     { "#VMEXIT, VMCB", "do_vmexit, x86_stl_phys", STATE, true,
@@ -945,26 +985,7 @@ static const struct row rows[] = {
       go_smi, 1, PARTIAL },
     { "a store in SMM", "do_st4_mmu, other address space", INSN, true,
       prepare_smm_data, go_smm_write, 1, 0 },
-    { "task switch, old TSS", "switch_tss_ra, access_stl", INSN, true,
-      prepare_old_task, go_task, 1, 0 },
-    { "task switch, link of the new TSS", "switch_tss_ra, access_stw", INSN,
-      true, prepare_new_task, go_task, 1, 0 },
-    { "task switch, new TSS", "switch_tss_ra, access_ldl", INSN, false,
-      prepare_new_task_read, go_task, 1, NO_DISCARD | IN_USE },
 };
-
-struct outcome {
-    Fault f, inner;
-    uint64_t result[2];
-    uint8_t mem[PAGE_SIZE];
-};
-
-static struct outcome before, control, zeroed, got;
-
-static uint8_t *page_of(const uint8_t *p)
-{
-    return (uint8_t *)((uint64_t)p & -PAGE_SIZE);
-}
 
 static void tables_back(void)
 {
@@ -972,205 +993,23 @@ static void tables_back(void)
     asm volatile("lgdt %0; lidt %1" : : "m" (gdt_ptr), "m" (idt_ptr));
     set_descriptor16(gdt, SEL_TSS, 9, &tss[0], sizeof(struct tss) - 1);
     asm volatile("ltr %w0; lldt %w1" : : "r" (SEL_TSS), "r" (0));
-}
-
-static void reset_result(void)
-{
-    result[0] = result[1] = 0;
-    inner = (Fault) { .vec = NONE };
-}
-
-static void keep(struct outcome *o)
-{
-    o->inner = inner;
-    memcpy(o->result, result, sizeof(result));
-    memcpy(o->mem, page_of(at), PAGE_SIZE);
-}
-
-static void prepare(const struct row *r)
-{
-    tables_back();
-    reset_result();
     own_tss = &tss[0];
-    linear = 0;
-    sys_insn = 0;
-    protected = NULL;
-    r->prepare();
-    if (!protected) {
-        protected = at;
-    }
-    protected = (uint8_t *)((uint64_t)protected & -SUBPAGE);
-}
-
-static void alone(const struct row *r, bool zero, struct outcome *o)
-{
-    prepare(r);
-    if (zero) {
-        memset(protected, 0, SUBPAGE);
-    }
-    memcpy(before.mem, page_of(at), PAGE_SIZE);
-    o->f = TRY(r->go());
-    keep(o);
-    tables_back();
-}
-
-static bool same_fault(Fault a, Fault b)
-{
-    return a.vec == b.vec && (a.vec == NONE || a.err == b.err);
-}
-
-static bool compare(const struct row *r, const struct outcome *o,
-                    const struct outcome *want, const uint8_t *mem,
-                    const char *what)
-{
-    unsigned from = r->flags & PARTIAL ? (uint64_t)at % PAGE_SIZE & -SUBPAGE
-                                       : 0;
-    unsigned to = r->flags & PARTIAL ? from + SUBPAGE : PAGE_SIZE;
-
-    if (!same_fault(o->f, want->f) || !same_fault(o->inner, want->inner)) {
-        note("%s, %s: %s, %s", r->name, what, fault_text(o->f),
-             fault_text(o->inner));
-        note("not %s, %s", fault_text(want->f), fault_text(want->inner));
-        return false;
-    }
-    if (memcmp(o->result, want->result, sizeof(result))) {
-        note("%s, %s: results 0x%lx 0x%lx, not 0x%lx 0x%lx", r->name, what,
-             o->result[0], o->result[1], want->result[0], want->result[1]);
-        return false;
-    }
-    for (unsigned i = from; i < to; i++) {
-        if (o->mem[i] != mem[i]) {
-            note("%s, %s: byte 0x%x of the page is 0x%x, not 0x%x", r->name,
-                 what, i, o->mem[i], mem[i]);
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool with_action(const struct row *r, const char *action)
-{
-    const char *taken = action;
-    bool good, fault = false;
-    uint64_t guard;
-    int count = r->count;
-    Fault f;
-    Seen s;
-
-    if (r->source != INSN && (!strcmp(action, "fault") ||
-                              (r->source != DELIVERY &&
-                               !strcmp(action, "pause")))) {
-        taken = "discard";
-    }
-    if (!strcmp(taken, "discard") && r->flags & NO_DISCARD) {
-        return true;
-    }
-    prepare(r);
-    memcpy(before.mem, page_of(at), PAGE_SIZE);
-    guard = (uint64_t)protected;
-    arm(guard, SUBPAGE, r->write ? "read" : "none", action, 8);
-    got.f = TRY(r->go());
-    tables_back();
-    s = disarm();
-    keep(&got);
-
-    if (!strcmp(taken, "fault")) {
-        fault = true;
-        count = 1;
-        f = got.inner.vec != NONE ? got.inner : got.f;
-        good = f.vec == GP && !f.err &&
-               (!sys_insn || r->go == go_in || r->go == go_inner_gate ||
-                f.rip == sys_insn) &&
-               !memcmp(got.mem, before.mem, PAGE_SIZE);
-        if (!good) {
-            note("%s, fault: %s (wanted at 0x%lx), memory %s", r->name,
-                 fault_text(f), sys_insn,
-                 memcmp(got.mem, before.mem, PAGE_SIZE) ? "changed"
-                                                        : "as before");
-        }
-    } else if (!strcmp(taken, "discard") ||
-               (!strcmp(taken, "pause") && r->source == DELIVERY)) {
-        good = compare(r, &got, r->write ? &control : &zeroed, before.mem,
-                       action);
-    } else {
-        good = compare(r, &got, &control, control.mem, action);
-    }
-    if (!fault && !strcmp(taken, "discard") && !r->write) {
-        /* What the zeroes led to may have been fewer loads */
-        count = s.events >= 1 && s.events <= count ? s.events : count;
-    }
-    if (!strcmp(taken, "pause") && s.stops) {
-        count = s.events;
-        s.stops = count;
-    }
-    return good & seen_first(s, count, (uint64_t)at, size, r->write, 0,
-                             r->source == WALK || r->source == STATE ||
-                             r->go == go_inner || r->go == go_inner_gate ||
-                             r->go == go_in ? 0 : sys_insn, linear, taken,
-                             action);
-}
-
-static bool beside(const struct row *r, int distance)
-{
-    uint64_t guard;
-    char what[40];
-    Seen s;
-
-    prepare(r);
-    guard = (uint64_t)protected + distance;
-    if (guard / PAGE_SIZE != (uint64_t)at / PAGE_SIZE) {
-        return true;
-    }
-    format(what, sizeof(what), "%s beside it", r->write ? "read" : "none");
-    arm(guard, SUBPAGE, r->write ? "read" : "none", "fault", 0);
-    got.f = TRY(r->go());
-    tables_back();
-    s = disarm();
-    keep(&got);
-    return compare(r, &got, &control, control.mem, what) &
-           seen_none(s, what);
-}
-
-static void each_row(void)
-{
-    static const char *const actions[] = { "report", "discard", "fault",
-                                           "pause" };
-
-    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
-        const struct row *r = &rows[i];
-        bool good = true;
-
-        if (!r->write && !(r->flags & NO_DISCARD)) {
-            alone(r, true, &zeroed);
-        }
-        alone(r, false, &control);
-        if (control.f.vec != NONE || control.inner.vec != NONE) {
-            note("%s: %s %s without protection", r->name,
-                 fault_text(control.f), fault_text(control.inner));
-            good = false;
-        }
-        if (r->write && !memcmp(before.mem, control.mem, PAGE_SIZE)) {
-            note("%s: does not change memory", r->name);
-            good = false;
-        }
-        if (!r->write && !(r->flags & NO_DISCARD) &&
-            same_fault(zeroed.f, control.f) &&
-            same_fault(zeroed.inner, control.inner) &&
-            !memcmp(zeroed.result, control.result, sizeof(result)) &&
-            r->go != go_in) {
-            note("%s: zeroes would not be seen", r->name);
-            good = false;
-        }
-        for (unsigned a = 0; good && a < ARRAY_SIZE(actions); a++) {
-            good &= with_action(r, actions[a]);
-        }
-        if (good && !(r->flags & PARTIAL)) {
-            good &= beside(r, SUBPAGE);
-            good &= r->flags & IN_USE || beside(r, -SUBPAGE);
-        }
-        ok(good, "%s (%s)", r->name, r->path);
+    if (mpx_on) {
+        wrmsr(MSR_BNDCFGS, 0);
+        mpx_on = false;
     }
 }
+
+static const struct row mpx_rows[] = {
+    { "BNDMOV, store", "gen_BNDMOV, two stores", INSN, true, prepare_bndmov,
+      go_bndmov, 1, 0 },
+    { "BNDMOV, load", "gen_BNDMOV, two loads", INSN, false,
+      prepare_bndmov_load, go_bndmov_load, 2, 0 },
+    { "BNDSTX", "helper_bndstx64", INSN, true, prepare_bndstx, go_bndstx,
+      1, 0 },
+    { "BNDLDX", "helper_bndldx64", INSN, false, prepare_bndmov_load,
+      go_bndldx, 3, 0 },
+};
 
 /* --- Strings that run into a protected sub-page --- */
 
@@ -1256,34 +1095,216 @@ static void strings(void)
     }
 }
 
+/*
+ * Loads that run into "none". All bytes are 0x77; a discarded load is zero,
+ * which ends the comparisons and is what the others get.
+ */
+static void string_loads(void)
+{
+    static const struct {
+        const char *name;
+        int step, kind;
+        bool back, compares, rdi;
+    } all[] = {
+        { "REP LODSB", 1, 0, false, false, false },
+        { "REP LODSQ, backwards", 8, 1, true, false, false },
+        { "REPE SCASB", 1, 2, false, true, true },
+        { "REPE SCASL", 4, 3, false, true, true },
+        { "REPE CMPSB, first operand", 1, 4, false, true, false },
+        { "REPE CMPSQ, second operand", 8, 5, false, true, true },
+        { "REP MOVSB, from", 1, 6, false, false, false },
+        { "REP MOVSW, from, backwards", 2, 7, true, false, false },
+        { "REP OUTSB", 1, 8, false, false, false },
+    };
+    static const char *const actions[] = { "report", "discard", "fault" };
+    uint8_t *f = frame(), *p = map(f, PTE_RW), *other = frame();
+
+    for (unsigned i = 0; i < ARRAY_SIZE(all); i++) {
+        int step = all[i].step, n = 6, pass = 3;
+        int first = all[i].back ? MIDDLE + SUBPAGE + (pass - 1) * step
+                                : MIDDLE - pass * step;
+        int stop = first + (all[i].back ? -pass : pass) * step;
+
+        for (int a = 0; a < 3; a++) {
+            bool discard = a == 1, fault = a == 2;
+            int count = fault || (discard && all[i].compares) ? 1 : n - pass;
+            uint64_t di, si, c, rax = 0x7777777777777777, here;
+            bool good = true;
+            Fault t;
+            Seen s;
+
+            memset(f, 0x77, PAGE_SIZE);
+            memset(other, all[i].kind < 6 ? 0x77 : 0x33, PAGE_SIZE);
+            arm((uint64_t)f + MIDDLE, SUBPAGE, "none", actions[a], 0);
+            di = all[i].rdi ? (uint64_t)p + first : (uint64_t)other + 2048;
+            si = all[i].rdi ? (uint64_t)other + 2048 : (uint64_t)p + first;
+            c = n;
+#define LOADING(pre, text)                                              \
+    asm volatile("lea 1f(%%rip), %%r8; mov %%r8, row_insn;"             \
+                 pre " 1: " text "; cld"                                \
+                 : "+D" (di), "+S" (si), "+c" (c), "+a" (rax)           \
+                 : "d" (0x80) : "r8", "memory", "cc")
+            t = TRY(
+                switch (all[i].kind) {
+                case 0: LOADING("", "rep lodsb"); break;
+                case 1: LOADING("std;", "rep lodsq"); break;
+                case 2: LOADING("", "repe scasb"); break;
+                case 3: LOADING("", "repe scasl"); break;
+                case 4: LOADING("", "repe cmpsb"); break;
+                case 5: LOADING("", "repe cmpsq"); break;
+                case 6: LOADING("", "rep movsb"); break;
+                case 7: LOADING("std;", "rep movsw"); break;
+                case 8: LOADING("", "rep outsb"); break;
+                });
+            asm volatile("cld");
+            s = disarm();
+            if (fault) {
+                here = t.gpr[all[i].rdi ? RDI : RSI];
+                good &= t.vec == GP && !t.err && t.rip == row_insn &&
+                        t.gpr[RCX] == (uint64_t)n - pass &&
+                        here == (uint64_t)p + stop;
+            } else {
+                good &= t.vec == NONE &&
+                        c == (discard && all[i].compares ?
+                              (uint64_t)n - pass - 1 : 0);
+            }
+            if (all[i].kind < 2 && !fault) {
+                uint64_t want = 0x7777777777777777;
+
+                want = !discard ? want : all[i].kind ? 0 : want & ~0xffull;
+                good &= rax == want;
+            }
+            for (int k = 0; all[i].kind / 2 == 3 && k < n; k++) {
+                uint8_t want = k < pass ? 0x77 : fault ? 0x33 :
+                               discard ? 0 : 0x77;
+
+                good &= other[2048 + (all[i].back ? -k : k) * step] == want;
+            }
+            good &= seen_first(s, count, (uint64_t)f + stop, step, false, 0,
+                               row_insn, (uint64_t)p + stop, actions[a],
+                               all[i].name);
+            ok(good, "%s runs into it, %s: %s, RCX %lu, RAX 0x%lx",
+               all[i].name, actions[a], fault_text(t),
+               fault ? t.gpr[RCX] : c, rax);
+        }
+    }
+}
+
 /* --- Other names of the RAM --- */
 
+/*
+ * 0xdc000 to 0xdffff: there is no option ROM. (The first one is kvmvapic's,
+ * which stays RAM whatever PAM says: vapic_map_rom_writable().)
+ */
 static void pam(void)
 {
     uint32_t id = pci_read32(0, 0, 0);
-    int reg = id == 0x29c08086 ? 0x91 : 0x5a;   /* 0xc0000 to 0xc7fff */
-    uint8_t *p = (uint8_t *)0xc1000;
+    int reg = id == 0x29c08086 ? 0x94 : 0x5d;
+    uint8_t *p = (uint8_t *)0xdd000;
     uint8_t old = pci_read32(0, 0, reg) >> (reg & 3) * 8;
-    Seen s;
+    uint8_t rest = old & 0xf, rom, v = 0;
     Fault t;
+    Seen s;
 
-    pci_write8(0, 0, reg, 0x33);
-    write8(p, 0x11);
-    ok(read8(p) == 0x11, "PAM: 0xc1000 is RAM");
+    pci_write8(0, 0, reg, rest);
+    rom = read8(p);
+    pci_write8(0, 0, reg, 0x30 | rest);
+    write8(p, rom ^ 0x11);
+    ok(read8(p) == (rom ^ 0x11), "PAM: 0xdd000 is RAM");
+    pci_write8(0, 0, reg, rest);
+    write8(p, rom ^ 0x22);
+    ok(read8(p) == rom, "PAM off: it is not");
+    pci_write8(0, 0, reg, 0x30 | rest);
+    ok(read8(p) == (rom ^ 0x11), "PAM on again: the RAM is as before");
+
     arm((uint64_t)p, SUBPAGE, "none", "fault", 0);
-    expect(TRY(write8(p, 0x12)), GP, 0, "PAM: a store is stopped");
-    pci_write8(0, 0, reg, 0);
-    pci_write8(0, 0, reg, 0x11);
-    expect(TRY(read8(p)), GP, 0,
-           "PAM: RAM for reads only: a load is stopped");
-    pci_write8(0, 0, reg, 0x33);
-    t = TRY(write8(p, 0x14));
-    expect(t, GP, 0, "PAM: away and back: a store is stopped");
+    expect(TRY(write8(p, rom ^ 0x33)), GP, 0, "PAM on: a store is stopped");
+    s = seen_so_far();
+    ok(seen_first(s, 1, (uint64_t)p, 1, true, 0, 0, (uint64_t)p, "fault",
+                  "PAM on"), "PAM on: one event");
+
+    pci_write8(0, 0, reg, rest);
+    t = TRY(write8(p, rom ^ 0x44); v = read8(p));
+    ok(t.vec == NONE && v == rom, "PAM off: what is there is not protected");
+    s = seen_so_far();
+    ok(seen_none(s, "PAM off"), "PAM off: no event");
+
+    pci_write8(0, 0, reg, 0x10 | rest);
+    expect(TRY(read8(p)), GP, 0, "PAM for reads: a load is stopped");
+    pci_write8(0, 0, reg, 0x20 | rest);
+    expect(TRY(write8(p, rom ^ 0x55)), GP, 0,
+           "PAM for writes: a store is stopped");
+    pci_write8(0, 0, reg, 0x30 | rest);
+    expect(TRY(write8(p, rom ^ 0x66)), GP, 0,
+           "PAM on again: a store is stopped");
     s = disarm();
-    ok(seen_first(s, 3, (uint64_t)p, 1, true, 0, 0, (uint64_t)p, "fault",
+    ok(seen_first(s, 3, (uint64_t)p, 1, false, 0, 0, (uint64_t)p, "fault",
                   "PAM"), "PAM: three events");
-    ok(read8(p) == 0x11, "PAM: the byte is as before");
+    ok(read8(p) == (rom ^ 0x11), "PAM: the byte is as before");
     pci_write8(0, 0, reg, old);
+}
+
+/*
+ * With address line 20 off, an address whose bit 20 is set is that of other
+ * RAM. Code, tables and data that are used meanwhile have to be where the bit
+ * is clear.
+ */
+extern uint8_t a20_start[], a20_end[];
+asm(".text\n"
+    "a20_start: mov %cr3, %r8; mov %rsi, %cr3\n"
+    "xor %eax, %eax; outb %al, $0x92\n"
+    "mov (%rdi), %cl; movb $0x99, (%rdi)\n"
+    "mov $2, %al; outb %al, $0x92\n"
+    "mov %r8, %cr3; movzbl %cl, %eax; ret\n"
+    "a20_end:\n");
+static Space a20_space;
+static uint8_t *a20_code, *a20_data, *a20_va;
+
+/* Early, in the first MiB of frames */
+static void a20_setup(void)
+{
+    uint64_t bit = 1ull << 20;
+
+    a20_space = space_new(4);
+    space_identity(&a20_space, PAGE_1G, PTE_RW);
+    a20_code = frame();
+    a20_data = frame();
+    a20_va = (uint8_t *)window(PAGE_SIZE);
+    *space_entry(&a20_space, (uint64_t)a20_va, LEVEL_4K) =
+        ((uint64_t)a20_data | bit) | PTE_RW;
+    memcpy(a20_code, a20_start, a20_end - a20_start);
+    if ((uint64_t)frame() & bit) {
+        bail("frames begin where address line 20 matters");
+    }
+}
+
+static void a20(void)
+{
+    uint64_t (*run)(void *, uint64_t) = (void *)a20_code;
+    uint8_t *p = a20_data;
+    uint64_t other = (uint64_t)p | 1 << 20;
+    Seen s;
+
+    *p = 0x11;
+    ok(run(a20_va, a20_space.root) == 0x11 && *p == 0x99,
+       "A20: with the line off, the address is that of other RAM");
+    *p = 0x11;
+    arm((uint64_t)p, SUBPAGE, "read", "discard", 0);
+    ok(run(a20_va, a20_space.root) == 0x11 && *p == 0x11,
+       "A20: a store to it is discarded");
+    s = disarm();
+    ok(seen_first(s, 1, (uint64_t)p, 1, true, 0, 0, (uint64_t)a20_va,
+                  "discard", "A20, read"), "A20: one event");
+    arm((uint64_t)p, SUBPAGE, "none", "discard", 0);
+    ok(run(a20_va, a20_space.root) == 0, "A20: so is a load");
+    s = disarm();
+    ok(seen_first(s, 2, (uint64_t)p, 1, false, 0, 0, (uint64_t)a20_va,
+                  "discard", "A20, none") && *p == 0x11, "A20: two events");
+    arm(other, SUBPAGE, "none", "discard", 0);
+    ok(run(a20_va, a20_space.root) == 0x11 && *p == 0x99,
+       "A20: where the bit is set does not matter");
+    s = disarm();
+    ok(seen_none(s, "A20, other"), "A20: no event");
 }
 
 static uint64_t smm_write_byte(uint64_t p)
@@ -1318,6 +1339,124 @@ static void smram(void)
     disarm();
     ok(read8(p) == 0x11, "SMRAM: the byte is as before");
     pci_write8(0, 0, reg, 0x0a);
+}
+
+/* --- A device --- */
+
+/*
+ * fw_cfg's DMA: the device reads a structure of 16 bytes, big-endian, writes
+ * what was asked for, and last the structure's first four bytes.
+ */
+static void fw_cfg_prepare(uint8_t *request, uint8_t *to)
+{
+    uint32_t a = (uint32_t)(uint64_t)to;
+    uint8_t bytes[] = {
+        0, 5, 0, 0xa,           /* select item 5, the number of CPUs; read */
+        0, 0, 0, 2, 0, 0, 0, 0, a >> 24, a >> 16, a >> 8, a,
+    };
+
+    memcpy(request, bytes, sizeof(bytes));
+}
+
+static void fw_cfg_start(uint8_t *request)
+{
+    outl(0x514, 0);
+    outl(0x518, __builtin_bswap32((uint32_t)(uint64_t)request));
+}
+
+static bool seen_device(Seen s, uint8_t *p, uint64_t bytes, const char *action)
+{
+    bool good = s.events == 1 && s.counted == 1 && s.write && !s.stops &&
+                s.addr == (uint64_t)p && s.size == bytes &&
+                !strcmp(s.source, "device") && !strcmp(s.action, action);
+
+    if (!good) {
+        note("%d events, %d counted, %d stops; %s addr 0x%lx size %lu %s",
+             s.events, s.counted, s.stops, s.source, s.addr, s.size,
+             s.action);
+    }
+    return good;
+}
+
+static void device(void)
+{
+    static const char *const actions[] = { "report", "discard", "fault" };
+    uint8_t *f = frame(), *request = frame();
+    uint8_t *to = f + MIDDLE + 0x10, *across = f + MIDDLE - 2;
+
+    fw_cfg_prepare(request, to);
+    fw_cfg_start(request);
+    ok(*to == cpus() && !request[3], "a device writes to RAM");
+    for (unsigned a = 0; a < ARRAY_SIZE(actions); a++) {
+        const char *action = a ? "discard" : "report";
+        bool good;
+
+        *to = 0x55;
+        fw_cfg_prepare(request, to);
+        arm((uint64_t)f + MIDDLE, SUBPAGE, "read", actions[a], 0);
+        fw_cfg_start(request);
+        good = seen_device(disarm(), to, 2, action);
+        ok(good && *to == (a ? 0x55 : cpus()) && request[3] == !!a,
+           "a device's write (flatview_write_continue), %s: 0x%x, status %d",
+           actions[a], *to, request[3]);
+
+        /* The device overwrites control bits 0xa with the status, or not */
+        fw_cfg_prepare(across, request);
+        arm((uint64_t)f + MIDDLE, SUBPAGE, "read", actions[a], 0);
+        fw_cfg_start(across);
+        good = seen_device(disarm(), across, 4, action);
+        ok(good && across[1] == (a ? 5 : 0) && across[3] == (a ? 0xa : 0),
+           "four bytes of a device across the edge (address_space_stl), %s: "
+           "0x%x 0x%x", actions[a], across[1], across[3]);
+    }
+}
+
+/* --- RSM --- */
+
+/* What the handler does last: what is stored is stored by then */
+static uint64_t smm_arm(uint64_t action)
+{
+    if (action) {
+        arm((uint64_t)smbase + 0xff80, SUBPAGE, "none", (const char *)action,
+            0);
+    }
+    return 0;
+}
+
+/* R15 after an SMI, whatever it did to the other registers */
+static uint64_t r15_after_smi(const char *action)
+{
+    uint64_t r15;
+
+    smm_prepare(smm_arm, (uint64_t)action);
+    asm volatile("mov %%rsp, sys_rsp; push %%rbx; push %%rbp;"
+                 "mov %%rsp, sys_rip; movabs $0x1515151515151515, %%r15;"
+                 "mov $0x5a, %%al; outb %%al, $0xb2;"
+                 "1: pause; cmpb $0, smi_done; je 1b;"
+                 "mov sys_rip, %%rsp; pop %%rbp; pop %%rbx; mov %%r15, %0"
+                 : "=a" (r15) : : "rcx", "rdx", "rsi", "rdi", "r8", "r9",
+                 "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
+    return r15;
+}
+
+/* The sub-page with the general registers, from RAX down to R15 */
+static void rsm(void)
+{
+    static const char *const actions[] = { "report", "discard", "fault",
+                                           "pause" };
+
+    smm_setup();
+    ok(r15_after_smi(NULL) == 0x1515151515151515, "RSM loads R15");
+    for (unsigned a = 0; a < ARRAY_SIZE(actions); a++) {
+        bool report = !a;
+        uint64_t v = r15_after_smi(actions[a]);
+        Seen s = disarm();
+
+        ok((v == (report ? 0x1515151515151515 : 0)) &
+           seen_first(s, 1, (uint64_t)smbase + 0xfff8, 8, false, 0, 0, 0,
+                      report ? "report" : "discard", "RSM"),
+           "RSM (helper_rsm, x86_ldq_phys), %s: R15 is 0x%lx", actions[a], v);
+    }
 }
 
 /* --- Code --- */
@@ -1446,6 +1585,95 @@ static void reset(void)
        json_is(r, "events.0.data.size", "128"), "one event says so");
 }
 
+/* --- RAM that goes --- */
+
+#define DIMM_SIZE   (16ull << 20)
+
+static bool command(const char *name, const char *arguments)
+{
+    const char *r = qmp(name, "%s", arguments);
+
+    if (qmp_failed(r)) {
+        note("%s: %s", name, r);
+        return false;
+    }
+    return true;
+}
+
+static uint8_t *plug(bool backend)
+{
+    static uint8_t *va;
+    const char *r;
+    uint64_t gpa;
+
+    if (backend && !command("object-add", "{\"qom-type\": "
+                            "\"memory-backend-ram\", \"id\": \"m\", "
+                            "\"size\": 16777216}")) {
+        return NULL;
+    }
+    if (!command("device_add", "{\"driver\": \"pc-dimm\", "
+                 "\"id\": \"d\", \"memdev\": \"m\"}")) {
+        return NULL;
+    }
+    r = qmp("query-memory-devices", "{}");
+    gpa = json_number(r, "return.0.data.addr", 0);
+    va = va ? va : (uint8_t *)window(PAGE_SIZE);
+    map_at((uint64_t)va, (void *)gpa, LEVEL_4K, PTE_RW);
+    return gpa ? va : NULL;
+}
+
+/* Eject it, as the guest's ACPI code would */
+static void unplug(bool backend)
+{
+    command("device_del", "{\"id\": \"d\"}");
+    outl(0xa00, 0);
+    outb(0xa14, 8);
+    ok(json_is(host("events", "{\"name\": \"DEVICE_DELETED\", "
+                    "\"wait\": 1}"), "events.0.data.device", "d"),
+       "the DIMM is gone");
+    if (backend) {
+        ok(command("object-del", "{\"id\": \"m\"}"), "its RAM is gone");
+    }
+}
+
+static int listed(void)
+{
+    return json_length(qmp("query-subpage-access", "{}"), "return");
+}
+
+/* Protections belong to the RAM, not to where it is mapped */
+static void removal(void)
+{
+    uint8_t *p = plug(true);
+    uint64_t gpa;
+    const char *r;
+
+    if (!p) {
+        ok(false, "a DIMM is plugged");
+        return;
+    }
+    gpa = *entry(p, LEVEL_4K) & ~(PAGE_SIZE - 1);
+    expect_none(TRY(write8(p, 1)), "RAM that was plugged");
+    arm(gpa, SUBPAGE, "read", "fault", 0);
+    expect(TRY(write8(p, 2)), GP, 0, "it can be protected");
+    unplug(false);
+    ok(listed() == 1, "unplugged, it is protected still");
+    p = plug(false);
+    ok(p && (*entry(p, LEVEL_4K) & ~(PAGE_SIZE - 1)) == gpa,
+       "plugged again, at the same place");
+    expect(TRY(write8(p, 3)), GP, 0, "plugged again, it is protected");
+    host("events", "{}");
+    unplug(true);
+    r = host("events", "{\"name\": \"SUBPAGE_CLEARED\", \"wait\": 1}");
+    ok(json_is(r, "count", "1") &&
+       json_is(r, "events.0.data.reason", "ram-removed") &&
+       json_is(r, "events.0.data.size", "128"),
+       "when the RAM goes, its protection does: %s", r);
+    ok(listed() == 0, "nothing is listed");
+    p = plug(true);
+    expect_none(TRY(write8(p, 4)), "other RAM in its place is not protected");
+}
+
 static void nothing(void *unused)
 {
     (void)unused;
@@ -1457,12 +1685,26 @@ void test(void)
         reset();
         return;
     }
+    if (!strcmp(command_line(), "unplug")) {
+        removal();
+        return;
+    }
+    a20_setup();
     memcpy(old_gates, idt, sizeof(idt));
     on_all(nothing, NULL);      /* the others are up, and wait */
-    each_row();
+    rows_run(rows, ARRAY_SIZE(rows), tables_back);
+    if (mpx_present()) {
+        rows_run(mpx_rows, ARRAY_SIZE(mpx_rows), tables_back);
+    } else {
+        skip("MPX: not on this CPU model");
+    }
     strings();
+    string_loads();
     pam();
+    a20();
     smram();
+    device();
+    rsm();
     code();
     debuggers();
 }
