@@ -124,9 +124,9 @@ enum {
     X(arpl, "gen_ARPL", RW | COMPAT, 2, 1, BYTES, "arpl %cx, (%edi)")   \
     X(popa, "gen_popa", R | POPS | COMPAT | ACROSS, 32, 1, BYTES,       \
       "popa")                                                           \
-    X(bound, "helper_boundl", R | COMPAT | 2 * LOADS, 4, 1, BOUNDS,                 \
+    X(bound, "helper_boundl", R | COMPAT | 2 * LOADS, 4, 1, BOUNDS,     \
       "bound %eax, (%edi)")                                             \
-    X(lds, "gen_lxx_seg", R | COMPAT | 2 * LOADS, 4, 1, FAR_JUMP,                   \
+    X(lds, "gen_lxx_seg", R | COMPAT | 2 * LOADS, 4, 1, FAR_JUMP,       \
       "les (%edi), %ecx")                                               \
     /* Read-modify-write in two steps */                                \
     X(add, "a load and a store", RW | ACROSS, 8, 1, BYTES,              \
@@ -228,15 +228,15 @@ enum {
       "vextractf128 $1, %ymm0, (%rdi)")                                 \
     X(pextrb, "gen_PEXTRB", W, 1, 1, BYTES, "pextrb $3, %xmm0, (%rdi)") \
     X(stmxcsr, "gen_STMXCSR", W, 4, 1, BYTES, "stmxcsr (%rdi)")         \
-    X(maskmovdqu, "helper_maskmov_xmm, a store a byte", W | MASKED | ACROSS,     \
+    X(maskmovdqu, "helper_maskmov_xmm, a store a byte", W | MASKED | ACROSS, \
       16, 1, BYTES, "maskmovdqu %xmm1, %xmm0")                          \
-    X(maskmovq, "helper_maskmov_mmx", W | MASKED, 8, 1, BYTES,                   \
+    X(maskmovq, "helper_maskmov_mmx", W | MASKED, 8, 1, BYTES,          \
       "maskmovq %mm1, %mm0")                                            \
-    X(vmaskmovps, "helper_vpmaskmovd_st_ymm", W | MASKED | ACROSS, 32, 1, BYTES, \
-      "vmaskmovps %ymm0, %ymm1, (%rdi)")                                \
-    X(vmaskmovpd, "helper_vpmaskmovq_st_ymm", W | MASKED | ACROSS, 32, 1, BYTES, \
-      "vmaskmovpd %ymm0, %ymm1, (%rdi)")                                \
-    X(vpmaskmovd, "helper_vpmaskmovd_st_xmm", W | MASKED, 16, 1, BYTES,          \
+    X(vmaskmovps, "helper_vpmaskmovd_st_ymm", W | MASKED | ACROSS,     \
+      32, 1, BYTES, "vmaskmovps %ymm0, %ymm1, (%rdi)")                  \
+    X(vmaskmovpd, "helper_vpmaskmovq_st_ymm", W | MASKED | ACROSS,     \
+      32, 1, BYTES, "vmaskmovpd %ymm0, %ymm1, (%rdi)")                  \
+    X(vpmaskmovd, "helper_vpmaskmovd_st_xmm", W | MASKED, 16, 1, BYTES, \
       "vpmaskmovd %xmm0, %xmm1, (%rdi)")                                \
     /* Strings, one step of each; more of them is in strings() */       \
     X(stosb, "gen_stos", W, 1, 1, BYTES, "stosb")                       \
@@ -849,7 +849,7 @@ static bool guarded(const struct row *r, uint64_t p, uint64_t guard,
                    none ? "none" : "read", actions[a]);
             prepare(r, p, false);
             keep(&before);
-            arm(guard, SUBPAGE, none ? "none" : "read", actions[a], 8);
+            arm(guard, SUBPAGE, none ? "none" : "read", actions[a], 64);
             run(&got);
             s = disarm();
             keep(&got);
