@@ -106,8 +106,8 @@ static void rounds(void)
 
     r = host("call", "{\"name\": \"race\", \"first\": %lu, \"second\": %lu, "
              "\"counters\": %lu, \"cpus\": %u, \"rounds\": %s}",
-             (uint64_t)target[0],
-             (uint64_t)target[1], (uint64_t)counters, cpus() - 1, command_line());
+             (uint64_t)target[0], (uint64_t)target[1], (uint64_t)counters,
+             cpus() - 1, command_line());
     n = json_number(r, "rounds", 0);
     ok(n > 0, "%d rounds", n);
     ok(json_number(r, "changed", -1) == 0,
