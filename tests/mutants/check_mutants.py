@@ -10,26 +10,44 @@ with any single one left out at least one row has to be red.
 """
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 import os
 from pathlib import Path
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
-# Test and run, in the order in which they are tried
+import mutant_build
+
+# Test and run, in the order in which they are tried; two at a time
 QUICK = [
     ('subpage-system', 'one-cpu'),
+    ('subpage-legacy', 'one-cpu'),
     ('subpage-matrix', 'one-cpu'),
     ('subpage-matrix', 'one-cpu-across'),
     ('subpage-system', 'reset'),
+    ('subpage-system', 'unplug'),
 ]
-# Only for what needs CPUs that run at a time
+# Only for what needs CPUs that run at a time; one after the other
 LONG = [
-    ('subpage-matrix', 'four-threads'),
+    ('subpage-matrix', 'locked'),
     ('subpage-race', 'four-threads'),
 ]
+# What has to be red as well with a hook left out, whatever else is
+ALSO = {
+    'FLUSH': ('subpage-race', 'four-threads'),
+}
+# Where a hook that the first of QUICK don't reach is missed
+FIRST = {
+    'ATOMIC': ('subpage-matrix', 'locked'),
+    'MASKED': ('subpage-matrix', 'one-cpu'),
+    'CROSS_PAGE': ('subpage-matrix', 'one-cpu-across'),
+    'RESET': ('subpage-system', 'reset'),
+    'RAM_REMOVED': ('subpage-system', 'unplug'),
+}
 ROUNDS = '60'
 POINT = re.compile(r'^(not )?ok (\d+)\s*(.*)$')
 
@@ -49,95 +67,152 @@ def hooks(header):
 class Tests:
     """The guest tests, run by the mutant QEMU."""
 
-    def __init__(self, args):
-        self.args = args
+    def __init__(self, run, elfs, qemu):
+        self.run = run
+        self.elfs = elfs
+        self.qemu = qemu
+        self.known = {}         # by test and run: what is red anyway,
+        self.seconds = {}       # and how long it takes
 
-    def runs(self, name):
-        """The runs that a test has."""
-        done = subprocess.run(
-            [sys.executable, self.args.run, '--list', self.args.qemu,
-             self.args.elfs / f'{name}.elf'],
-            capture_output=True, text=True, check=True)
-        return [line.split(':')[0] for line in done.stdout.splitlines()]
-
-    def red(self, number, name, run, known=None):
+    def red(self, number, name, run):
         """
-        The red points with hook @number left out.  With @known, those that
-        are red anyway, it ends at the first that is not one of them.
+        The red points with hook @number left out.  For a hook it ends at the
+        first that is not red anyway, or when the guest seems to hang.
         """
-        source = self.args.tests / f'{name}.py'
-        command = [sys.executable, self.args.run, '--run', run]
+        source = self.run.parent / f'{name}.py'
+        command = [sys.executable, self.run, '--run', run,
+                   '--timeout-multiplier', '5']
         if source.exists():
             command += ['--driver', source]
-        command += [self.args.qemu, self.args.elfs / f'{name}.elf']
+        command += [self.qemu, self.elfs / f'{name}.elf']
         environment = dict(os.environ, GUARD_MUTANT=str(number),
                            SUBPAGE_ROUNDS=ROUNDS)
         points, found = 0, []
+        start = time.monotonic()
+        limit = 5 * self.seconds.get((name, run), 600) + 20
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
                               stderr=subprocess.DEVNULL,
                               env=environment) as process:
+            # So ended, the runner ends its QEMU
+            timer = threading.Timer(limit, process.send_signal,
+                                    [signal.SIGINT])
+            timer.start()
             for line in process.stdout:
                 match = POINT.match(line)
                 points += bool(match)
                 text = match[3].strip() if match and match[1] else None
-                if text and text not in (known or []):
+                if text and text not in self.known.get((name, run), []):
                     found.append(text)
-                    if known is not None:
-                        # So ended, the runner ends its QEMU
+                    if number:
                         process.send_signal(signal.SIGINT)
-                        return found
-        if not points:
-            found.append(f'{name}, {run}: no points')
+                        break
+            timer.cancel()
+        seconds = time.monotonic() - start
+        if not number:
+            self.seconds[name, run] = seconds
+        if seconds >= limit and not found:
+            found.append(f'{run}: hangs after {points} points')
+        elif not points:
+            found.append(f'{run}: no points')
         return found
+
+    def all_green(self, pool):
+        """Everything with no hook left out."""
+        started = [pool.submit(self.red, 0, *pair) for pair in QUICK]
+        self.known = dict(zip(QUICK, (each.result() for each in started)))
+        self.known.update((pair, self.red(0, *pair)) for pair in LONG)
+        return [f'{name}, {run}: {text}'
+                for (name, run), found in self.known.items()
+                for text in found]
+
+    def missed(self, hook, pairs):
+        """What is red first with the hook left out, or None; and the time."""
+        start = time.monotonic()
+        number, name = hook
+        first = FIRST.get(name)
+        if first in pairs:
+            pairs = [first] + [pair for pair in pairs if pair != first]
+        for pair in pairs:
+            found = self.red(number, *pair)
+            if found:
+                return (f'{pair[0]}, {found[0]}', time.monotonic() - start)
+        return None, time.monotonic() - start
+
+
+class Points:
+    """TAP."""
+
+    def __init__(self, plan):
+        self.count = self.failed = 0
+        print(f'1..{plan}', flush=True)
+
+    def point(self, good, text):
+        """One result."""
+        self.count += 1
+        self.failed += not good
+        print(f'{"" if good else "not "}ok {self.count} - {text}', flush=True)
+
+    def missed(self, hook, found, seconds):
+        """The result for one hook."""
+        self.point(found, f'hook {hook[0]}, {hook[1]}, is missed by '
+                          f'{found or "no row"}')
+        print(f'# {seconds:.0f} s', flush=True)
+
+
+def check(tests, wanted, jobs):
+    """One point for each hook, and one for the tests themselves."""
+    points = Points(1 + len(wanted) +
+                    sum(name in ALSO for _, name in wanted))
+    with ThreadPoolExecutor(jobs) as pool:
+        start = time.monotonic()
+        bad = tests.all_green(pool)
+        points.point(not bad, 'no hook left out: all is green')
+        for text in bad:
+            print(f'# red: {text}', flush=True)
+        print(f'# {time.monotonic() - start:.0f} s', flush=True)
+
+        # What has to be alone on the machine comes last
+        last = [hook for hook in wanted if FIRST.get(hook[1]) in LONG]
+        started = [(hook, pool.submit(tests.missed, hook, QUICK))
+                   for hook in wanted if hook not in last]
+        for hook, answer in started:
+            found, seconds = answer.result()
+            if found:
+                points.missed(hook, found, seconds)
+            else:
+                last.append(hook)
+    for hook in last:
+        points.missed(hook, *tests.missed(hook, LONG))
+    for number, name in wanted:
+        if name in ALSO:
+            found = tests.red(number, *ALSO[name])
+            points.point(found, f'hook {number}, {name}, is missed by '
+                                f'{", ".join(ALSO[name])}, as well')
+    return 1 if points.failed else 0
 
 
 def main():
-    """One TAP point for each hook, and one for the tests themselves."""
+    """Build and check."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--run', type=Path, required=True,
-                        help='run.py of the guest tests')
-    parser.add_argument('--elfs', type=Path, required=True,
-                        help='where the guest tests are built')
-    parser.add_argument('--header', type=Path, required=True,
-                        help='include/guard/mutant.h')
-    parser.add_argument('--only', type=int, action='append',
+    parser.add_argument('--build', type=Path, required=True,
+                        help="QEMU's build folder, BUILD/qemu")
+    parser.add_argument('--only', type=int, action='append', metavar='N',
                         help='only this hook; may be given again')
-    parser.add_argument('qemu', type=Path,
-                        help='qemu-system-x86_64 with -DGUARD_MUTANTS')
     args = parser.parse_args()
-    args.tests = args.run.parent
-    tests = Tests(args)
-    names = {name for name, _ in QUICK + LONG}
-    present = {name: tests.runs(name) for name in names}
-    pairs = [(n, r) for n, r in QUICK + LONG if r in present[n]]
-    wanted = hooks(args.header)
+    top = Path(__file__).resolve().parents[2]
+    qemu = args.build.resolve()
+    wanted = hooks(top / 'include/guard/mutant.h')
     if args.only:
         wanted = [hook for hook in wanted if hook[0] in args.only]
-    print(f'1..{len(wanted) + 1}')
-
-    failed = 0
-    reds = {pair: tests.red(0, *pair) for pair in pairs}
-    bad = sum(len(found) for found in reds.values())
-    failed += bool(bad)
-    print(f'{"not " if bad else ""}ok 1 - no hook left out: all is green',
-          flush=True)
-    for found in reds.values():
-        for text in found:
-            print(f'# red: {text}', flush=True)
-
-    for index, (number, name) in enumerate(wanted, 2):
-        start = time.monotonic()
-        found = []
-        for pair in pairs:
-            found = tests.red(number, *pair, reds[pair])
-            if found:
-                break
-        failed += not found
-        print(f'{"" if found else "not "}ok {index} - hook {number}, {name}, '
-              f'is missed{": " + found[0] if found else " by no row"}',
-              flush=True)
-        print(f'# {time.monotonic() - start:.0f} s')
-    return 1 if failed else 0
+    try:
+        mutant = mutant_build.build(qemu)
+    except mutant_build.BuildError as error:
+        print('Bail out! the mutant was not built')
+        print(error, file=sys.stderr)
+        return 1
+    tests = Tests(top / 'tests/guest/run.py', qemu / 'guard/tests/guest',
+                  mutant)
+    return check(tests, wanted, max(1, len(os.sched_getaffinity(0))))
 
 
 if __name__ == '__main__':
