@@ -2,10 +2,9 @@
 """The host's side of subpage-system.c: the monitor, pmemsave, a debugger."""
 
 import os
-import re
-import socket
 import tempfile
 
+from gdb_host import gdb
 import subpage_host
 
 
@@ -27,33 +26,6 @@ def pmemsave(session, arg):
             return {'data': file.read().hex()}
 
 
-def gdb(session, arg):
-    """A debugger reads eight bytes, and writes one."""
-    answers = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, 'gdb')
-        session.qmp({'execute': 'human-monitor-command', 'arguments': {
-            'command-line': f'gdbserver unix:{path},server=on,wait=off'}})
-        with socket.socket(socket.AF_UNIX) as stub:
-            stub.settimeout(20)
-            stub.connect(path)
-            for packet in (f'm{arg["read"]:x},8',
-                           f'M{arg["write"]:x},1:99', 'D;1'):
-                check = sum(packet.encode()) & 0xff
-                stub.sendall(f'+${packet}#{check:02x}'.encode())
-                data = b''
-                while not re.search(rb'\$[^#]*#[0-9a-f]{2}', data):
-                    more = stub.recv(4096)
-                    if not more:
-                        break
-                    data += more
-                answers.append(re.search(rb'\$([^#]*)#', data)[1].decode())
-        session.qmp({'execute': 'human-monitor-command',
-                     'arguments': {'command-line': 'gdbserver none'}})
-    session.qmp('cont')
-    return {'data': answers[0], 'written': answers[1]}
-
-
 def disarm(session, arg):
     """Stops by a debugger are not the guest's."""
     answer = subpage_host.disarm(session, arg)
@@ -64,9 +36,11 @@ def disarm(session, arg):
 
 
 def debugged(session, arg):
-    """gdb(), and remember it."""
+    """A debugger reads eight bytes, and writes one."""
     session.debugged = True
-    return gdb(session, arg)
+    data, written = gdb(session, f'm{arg["read"]:x},8',
+                        f'M{arg["write"]:x},1:99')
+    return {'data': data, 'written': written}
 
 
 calls = dict(subpage_host.calls, monitor=monitor, pmemsave=pmemsave,

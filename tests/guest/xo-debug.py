@@ -6,9 +6,10 @@ debugging facilities, and tell whether it shows what is there.
 
 import os
 import re
-import socket
 import struct
 import tempfile
+
+from gdb_host import gdb
 
 CODE = bytes.fromhex('48b8e7c25edec0e7c25ec3')
 
@@ -79,41 +80,15 @@ def info_mem(session, arg):
     return answer(False, 'not listed')
 
 
-def gdb(session, packet):
-    """One packet to the gdbstub; the VM runs on afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, 'gdb')
-        session.qmp({'execute': 'human-monitor-command', 'arguments': {
-            'command-line': f'gdbserver unix:{path},server=on,wait=off'}})
-        with socket.socket(socket.AF_UNIX) as stub:
-            stub.settimeout(20)
-            stub.connect(path)
-            reply = b''
-            for each in packet, 'D;1':
-                check = sum(each.encode()) & 0xff
-                stub.sendall(f'+${each}#{check:02x}'.encode())
-                data = b''
-                while not re.search(rb'\$[^#]*#[0-9a-f]{2}', data):
-                    more = stub.recv(4096)
-                    if not more:
-                        break
-                    data += more
-                reply = reply or re.search(rb'\$([^#]*)#', data)[1]
-        session.qmp({'execute': 'human-monitor-command',
-                     'arguments': {'command-line': 'gdbserver none'}})
-    session.qmp('cont')
-    return reply.decode()
-
-
 def gdb_read(session, arg):
     """A debugger reads it."""
-    reply = gdb(session, f'm{arg["va"]:x},{len(CODE):x}')
+    reply, = gdb(session, f'm{arg["va"]:x},{len(CODE):x}')
     return answer(reply == CODE.hex(), reply)
 
 
 def gdb_write(session, arg):
     """A debugger writes it: the lowest byte of the constant plus one."""
-    reply = gdb(session, f'M{arg["va"] + 2:x},1:{CODE[2] + 1:02x}')
+    reply, = gdb(session, f'M{arg["va"] + 2:x},1:{CODE[2] + 1:02x}')
     return answer(reply == 'OK', reply)
 
 

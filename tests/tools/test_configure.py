@@ -368,14 +368,18 @@ class Configure(unittest.TestCase):
             self.assert_ok(self.run_in('patches/refresh', path.name))
             self.assertEqual(path.read_text(), before, path.name)
 
-    def test_refresh_leaves_nothing(self):
-        """A patch whose edits are all undone."""
+    def make_patch(self, before, after):
+        """A file that no patch touches gets one, 9999-new.patch."""
         (self.qemu / 'net').mkdir()
-        (self.qemu / 'net/new.c').write_text('a\nb\nc\n')
+        (self.qemu / 'net/new.c').write_text(before)
         self.assert_ok(self.configure())
         self.assert_ok(self.run_in('patches/refresh', '--edit', 'net/new.c'))
-        (self.build / 'src/net/new.c').write_text('a\nb\nhook();\nc\n')
+        (self.build / 'src/net/new.c').write_text(after)
         self.assert_ok(self.run_in('patches/refresh', '9999-new.patch'))
+
+    def test_refresh_leaves_nothing(self):
+        """A patch whose edits are all undone."""
+        self.make_patch('a\nb\nc\n', 'a\nb\nhook();\nc\n')
         path = self.root / 'patches/9999-new.patch'
         before = path.read_text()
         (self.build / 'src/net/new.c').write_text('a\nb\nc\n')
@@ -386,12 +390,7 @@ class Configure(unittest.TestCase):
 
     def test_refresh_new_patch(self):
         """A first edit of a file, in a patch of its own."""
-        (self.qemu / 'net').mkdir()
-        (self.qemu / 'net/new.c').write_text('a\nb\nc\n')
-        self.assert_ok(self.configure())
-        self.assert_ok(self.run_in('patches/refresh', '--edit', 'net/new.c'))
-        (self.build / 'src/net/new.c').write_text('a\nb\nhook();\nc\n')
-        self.assert_ok(self.run_in('patches/refresh', '9999-new.patch'))
+        self.make_patch('a\nb\nc\n', 'a\nb\nhook();\nc\n')
         self.assertIn('9999-new.patch',
                       (self.root / 'patches/series').read_text())
         self.assertIn('+hook();',
@@ -402,14 +401,9 @@ class Configure(unittest.TestCase):
     def test_ambiguous_context(self):
         """A hunk gets as much context as tells its place from others."""
         text = ''.join(f'head {i}\n{{\n    same();\n}}\n' for i in range(99))
-        (self.qemu / 'net').mkdir()
-        (self.qemu / 'net/new.c').write_text(text)
-        self.assert_ok(self.configure())
-        self.assert_ok(self.run_in('patches/refresh', '--edit', 'net/new.c'))
-        (self.build / 'src/net/new.c').write_text(
-            text.replace('head 50\n{\n    same();\n',
-                         'head 50\n{\n    same();\n    hook();\n'))
-        self.assert_ok(self.run_in('patches/refresh', '9999-new.patch'))
+        self.make_patch(text, text.replace(
+            'head 50\n{\n    same();\n',
+            'head 50\n{\n    same();\n    hook();\n'))
         self.assertRegex((self.root / 'patches/9999-new.patch').read_text(),
                          ' head 5[01]\n')
 
