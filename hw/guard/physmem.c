@@ -221,6 +221,18 @@ void guard_physmem_init(void)
                           "guard-blocked", UINT64_MAX);
 }
 
+bool guard_mapping(Int128 start, Int128 len, const MemoryRegion *mr,
+                   hwaddr offset, GuardMapping *m)
+{
+    if (!memory_region_is_ram((MemoryRegion *)mr)) {
+        return false;
+    }
+    m->start = memory_region_get_ram_addr((MemoryRegion *)mr) + offset;
+    m->last = m->start + int128_get64(int128_sub(len, int128_one()));
+    m->gpa = int128_get64(start);
+    return true;
+}
+
 typedef struct GuardReverse {
     ram_addr_t ram;
     hwaddr gpa;
@@ -232,18 +244,14 @@ static bool guard_reverse_range(Int128 start, Int128 len,
                                 void *opaque)
 {
     GuardReverse *r = opaque;
-    ram_addr_t base;
+    GuardMapping m;
 
-    if (!memory_region_is_ram((MemoryRegion *)mr)) {
-        return false;
+    if (guard_mapping(start, len, mr, offset, &m) &&
+        r->ram >= m.start && r->ram <= m.last) {
+        r->gpa = m.gpa + (r->ram - m.start);
+        r->found = true;
     }
-    base = memory_region_get_ram_addr((MemoryRegion *)mr) + offset;
-    if (r->ram < base || int128_ge(int128_make64(r->ram - base), len)) {
-        return false;
-    }
-    r->gpa = int128_get64(start) + (r->ram - base);
-    r->found = true;
-    return true;
+    return r->found;
 }
 
 bool guard_ram_to_gpa(ram_addr_t ram, hwaddr *gpa)

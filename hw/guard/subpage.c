@@ -297,25 +297,14 @@ static GArray *guard_runs(void)
     return runs;
 }
 
-/* A piece of RAM and where the guest sees it */
-typedef struct GuardMapping {
-    ram_addr_t start;
-    ram_addr_t last;
-    hwaddr gpa;
-} GuardMapping;
-
 static bool guard_collect_mapping(Int128 start, Int128 len,
                                   const MemoryRegion *mr, hwaddr offset,
                                   void *opaque)
 {
     GArray *maps = opaque;
+    GuardMapping m;
 
-    if (memory_region_is_ram((MemoryRegion *)mr)) {
-        GuardMapping m = {
-            .start = memory_region_get_ram_addr((MemoryRegion *)mr) + offset,
-            .gpa = int128_get64(start),
-        };
-        m.last = m.start + int128_get64(len) - 1;
+    if (guard_mapping(start, len, mr, offset, &m)) {
         g_array_append_val(maps, m);
     }
     return false;

@@ -48,6 +48,23 @@ MemTxResult guard_blocked_read(hwaddr ram, void *buf, hwaddr len,
 void guard_ram_write(ram_addr_t ram, const void *buf, hwaddr len);
 void guard_ram_read(ram_addr_t ram, void *buf, hwaddr len);
 
+/* A piece of RAM and where the guest sees it */
+typedef struct GuardMapping {
+    ram_addr_t start;
+    ram_addr_t last;
+    hwaddr gpa;
+} GuardMapping;
+
+/**
+ * guard_mapping: the RAM behind a range of a FlatView
+ * @start, @len, @mr, @offset: as flatview_for_each_range() gives them
+ * @m: filled in
+ *
+ * Returns: false if the range is not RAM.
+ */
+bool guard_mapping(Int128 start, Int128 len, const MemoryRegion *mr,
+                   hwaddr offset, GuardMapping *m);
+
 /* The RAM block that @ram lies in; called in an RCU critical section */
 RAMBlock *guard_ram_block(ram_addr_t ram, ram_addr_t *offset);
 
