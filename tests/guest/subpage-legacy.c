@@ -2,8 +2,9 @@
 /*
  * The bypass matrix of sub-page protection, part three: legacy protected
  * mode. Page walks of 32-bit and PAE paging; 16- and 32-bit frames of
- * interrupts and call gates, with parameters; task switches by CALL, by IRET,
- * and by an interrupt. rows.h says what a row is.
+ * interrupts and call gates, with parameters; interrupts in real and virtual
+ * 8086 mode; task switches by CALL, by IRET, and by an interrupt. rows.h says
+ * what a row is.
  *
  * All of it is mapped one to one. A fault needs a stack that nothing is done
  * to, so that what an instruction does to a stack is done outside of CPL 0:
@@ -222,6 +223,77 @@ static void prepare_idt(void)
     leg_idt_ptr.base = low(page2);
     run_code(leg_idt, 0, leg_int_insn);
     aim(page2 + 0xc4 * 8, 4);
+}
+
+/* --- Real and virtual 8086 mode --- */
+
+/* Code, interrupt vectors and stack, where 16 bits reach them */
+#define REAL_CODE   0x9000
+#define REAL_TABLE  0xa000
+#define REAL_STACK  0xb000
+#define V86_CODE    0x800       /* in the page of code */
+
+uint32_t leg_cr0;
+extern uint8_t leg_real[], leg_real_insn[], leg_real_back[], leg_real_end[];
+extern uint8_t leg_v86[];
+asm(".text\n.code32\n"
+    "leg_real: mov %esp, leg_esp\n"
+    "mov %cr0, %eax; mov %eax, leg_cr0\n"
+    "and $0x7fffffff, %eax; mov %eax, %cr0\n"
+    "lidt 0x9000 + (leg_real_table - leg_real)\n"
+    "ljmp $0x60, $(1f - leg_real)\n"
+    ".code16\n"
+    "1: mov $0x68, %dx; mov %dx, %ds; mov %dx, %es; mov %dx, %ss\n"
+    "and $0xfe, %al; mov %eax, %cr0\n"
+    "ljmp $0x900, $(1f - leg_real)\n"
+    "1: mov $0xb00, %dx; mov %dx, %ss; mov $0x680, %sp\n"
+    "leg_real_insn: int $0xc4\n"
+    "leg_real_back: or $1, %al; mov %eax, %cr0\n"
+    "ljmpl $0x18, $0x9000 + (1f - leg_real)\n"
+    ".code32\n"
+    "1: mov $0x10, %edx; mov %edx, %ds; mov %edx, %es; mov %edx, %ss\n"
+    "mov leg_cr0, %eax; mov %eax, %cr0\n"
+    "mov leg_esp, %esp; mov $0x42, %eax; ret\n"
+    "leg_real_table: .word 0x3ff; .long 0xa000\n"
+    "leg_real_end:\n"
+    /* Data segments, stack, flags with VM and IOPL 3, code */
+    "leg_v86: push $0; push $0; push $0; push $0; push $0xb00; push $0x200\n"
+    "push $0x23002; push $0x900; push $0x800; iret\n"
+    ".text\n.code64\n");
+
+static void prepare_real(void)
+{
+    uint16_t *vector = (uint16_t *)(REAL_TABLE + 0xc4ul * 4);
+
+    memcpy((void *)REAL_CODE, leg_real, leg_real_end - leg_real);
+    memset((void *)REAL_TABLE, 0, PAGE_SIZE);
+    memset((void *)REAL_STACK, 0x5a, PAGE_SIZE);
+    vector[0] = leg_real_back - leg_real;
+    vector[1] = REAL_CODE / 16;
+    /* 16 bits, limit 0xffff */
+    gdt[SEL_CODE1 / 8] = 0x00009b000000ffff | (uint64_t)REAL_CODE << 16;
+    gdt[SEL_DATA1 / 8] = 0x000093000000ffff;
+    run_code((uint8_t *)REAL_CODE, 0,
+             (uint8_t *)(leg_real_insn - leg_real));
+    aim((void *)(REAL_STACK + MIDDLE + SUBPAGE - 6), 6);
+}
+
+static void prepare_real_vector(void)
+{
+    prepare_real();
+    aim((void *)(REAL_TABLE + 0xc4ul * 4), 2);
+}
+
+/* mov $RESULT, %eax; int $VEC_USER_EXIT, which leaves legacy mode */
+static void prepare_v86(void)
+{
+    static const uint8_t v86[] = { 0x66, 0xb8, RESULT, 0, 0, 0, 0xcd, 0x80 };
+
+    memcpy((void *)(REAL_CODE + V86_CODE), v86, sizeof(v86));
+    *space_entry(&pae, REAL_CODE, LEVEL_4K) |= PTE_U;
+    stack(36);
+    m32_tss.esp0 = leg_stack;
+    run_code(leg_v86, 0, (uint8_t *)(V86_CODE + 6ul));
 }
 
 /* --- Frames of call gates --- */
@@ -504,6 +576,12 @@ static const struct row rows[] = {
       prepare_esp1, go_code, 2, IN_USE },
     { "IDT gate", "do_interrupt_protected, cpu_ldl_kernel", DELIVERY, false,
       prepare_idt, go_code, 2, 0 },
+    { "INT n in real mode", "do_interrupt_real", DELIVERY, true,
+      prepare_real, go_code, 1, 0 },
+    { "interrupt vector in real mode", "do_interrupt_real, cpu_lduw_kernel",
+      DELIVERY, false, prepare_real_vector, go_code, 2, NO_DISCARD },
+    { "INT n in virtual 8086 mode", "do_interrupt_protected, vm86", DELIVERY,
+      true, prepare_v86, go_code, 1, 0 },
     { "call gate, 32 bits", "helper_lcall_protected, pushl", INSN, true,
       row_gate_32, go_code, 1, 0 },
     { "call gate, 16 bits", "helper_lcall_protected, pushw", INSN, true,
