@@ -41,6 +41,9 @@ static void guard_tcg_flush(CPUState *cpu, run_on_cpu_data data)
         return;
     }
     tlb_flush(cpu);
+    /* What was told of was decided by another table */
+    memset(guard_vcpu(cpu)->told, 0, sizeof(guard_vcpu(cpu)->told));
+    guard_vcpu(cpu)->span.valid = false;
     /* Blocks made for a guarded machine keep split stores whole */
     if (qatomic_read(&guard_on)) {
         tcg_cflags_set(cpu, CF_GUARD);
@@ -126,7 +129,9 @@ static bool guard_is_told(const GuardAccess *a)
 
         if (t->left && t->ra == a->ra && t->mmu_idx == a->mmu_idx &&
             (t->dirs & (a->write ? GUARD_STORES : GUARD_LOADS)) &&
-            a->start >= t->start && a->start <= t->last) {
+            a->start - t->start <= t->last - t->start &&
+            a->last - t->start <= t->last - t->start &&
+            guard_stronger_action(t->action, a->action) == t->action) {
             if (t->left != UINT_MAX) {
                 t->left--;
             }
@@ -153,84 +158,148 @@ void guard_cpu_begin(CPUState *cpu, uintptr_t ra, vaddr start, unsigned size,
     }
 }
 
-void guard_cpu_told(CPUState *cpu, uintptr_t ra, int mmu_idx, vaddr start,
-                    unsigned size, unsigned dirs, unsigned accesses)
+void guard_cpu_forget(CPUState *cpu, uintptr_t ra)
 {
     GuardVCPU *g = guard_vcpu(cpu);
+    unsigned i;
+
+    for (i = 0; i < GUARD_TOLD; i++) {
+        if (g->told[i].ra == ra) {
+            g->told[i].left = 0;
+        }
+    }
+}
+
+void guard_cpu_told(const GuardAccess *a, unsigned dirs, unsigned accesses)
+{
+    GuardVCPU *g = guard_vcpu(a->cpu);
 
     g->told[g->next_told++ % GUARD_TOLD] = (GuardTold) {
-        .ra = ra,
-        .mmu_idx = mmu_idx,
+        .ra = a->ra,
+        .mmu_idx = a->mmu_idx,
         .left = accesses,
         .dirs = dirs,
-        .start = start,
-        .last = start + size - 1,
+        .action = a->action,
+        .start = a->start,
+        .last = a->last,
     };
 }
 
 /*
  * The instruction that was stopped starts again after 'cont', in a translation
  * block of its own (CF_GUARD_PASS).  It may make several accesses, each of
- * which stops it once; in that block those that were let through before are
- * let through again, however often the instruction makes them.  The next time
- * round the instruction is in another block.
- *
- * A misaligned atomic leaves that block and starts again with the world
- * stopped, in a block that has no such mark: there each pass holds once.
+ * which stops it once; each pass is good for one access of each attempt.  The
+ * next time round the instruction is in another block.
  */
+static bool guard_is_marked(uintptr_t ra)
+{
+    TranslationBlock *tb = tcg_tb_lookup(ra);
+
+    return tb && (tb_cflags(tb) & CF_GUARD_PASS);
+}
+
+static GuardPass *guard_find_pass(GuardVCPU *g, const GuardAccess *a)
+{
+    unsigned i;
+
+    for (i = 0; i < g->npasses; i++) {
+        GuardPass *p = &g->pass[i];
+
+        if ((!p->used || a->second) && p->write == a->write &&
+            p->ram == a->ram && p->start == a->start && p->last == a->last) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
 static bool guard_take_pass(GuardVCPU *g, const GuardAccess *a, uint64_t pc)
 {
-    TranslationBlock *tb = tcg_tb_lookup(a->ra);
-    bool marked = tb && (tb_cflags(tb) & CF_GUARD_PASS);
-    unsigned i;
+    GuardPass *p;
 
     if (GUARD_MUTANT(GUARD_HOOK_PASS)) {
         return true;
     }
-    if (g->pass_pc != pc || (!marked && !cpu_in_exclusive_context(a->cpu))) {
+    if (g->pass_pc != pc || !guard_is_marked(a->ra)) {
         g->npasses = 0;
     }
-    for (i = 0; i < g->npasses; i++) {
-        if (g->pass[i].addr == a->start && g->pass[i].write == a->write) {
-            if (marked || !g->pass[i].used) {
-                g->pass[i].used = true;
-                return true;
-            }
-            g->npasses = 0;
-        }
+    p = guard_find_pass(g, a);
+    if (!p) {
+        return false;
     }
-    return false;
+    p->used = true;
+    return true;
 }
 
 static void guard_give_pass(GuardVCPU *g, const GuardAccess *a, uint64_t pc)
 {
+    unsigned i, n = 0;
+
+    /*
+     * The next attempt needs again what this one made use of.  The rest is
+     * of earlier iterations of a REP.
+     */
+    for (i = 0; i < g->npasses; i++) {
+        if (g->pass[i].used) {
+            g->pass[n] = g->pass[i];
+            g->pass[n++].used = false;
+        }
+    }
+    if (n == GUARD_PASSES) {
+        n = 0;
+    }
+    g->pass_pc = pc;
+    g->pass[n++] = (GuardPass) {
+        .start = a->start, .last = a->last, .ram = a->ram, .write = a->write,
+    };
+    g->npasses = n;
+}
+
+uint32_t guard_cpu_pass_cflags(CPUState *cpu, uintptr_t ra)
+{
+    GuardVCPU *g;
     unsigned i;
 
+    if (!guard_active() || !ra || !guard_is_marked(ra)) {
+        return 0;
+    }
+    g = guard_vcpu(cpu);
     for (i = 0; i < g->npasses; i++) {
         g->pass[i].used = false;
     }
-    if (g->npasses == GUARD_PASSES) {
-        g->npasses = 0;
+    return CF_GUARD_PASS;
+}
+
+void guard_cpu_exit_atomic(CPUState *cpu, uintptr_t ra)
+{
+    if (guard_active()) {
+        guard_vcpu(cpu)->step_cflags = guard_cpu_pass_cflags(cpu, ra);
     }
-    g->pass_pc = pc;
-    g->pass[g->npasses++] = (GuardPass) {
-        .addr = a->start, .write = a->write
-    };
+}
+
+uint32_t guard_cpu_step_cflags(CPUState *cpu)
+{
+    GuardVCPU *g;
+    uint32_t cflags;
+
+    if (!guard_active()) {
+        return 0;
+    }
+    g = guard_vcpu(cpu);
+    cflags = g->step_cflags;
+    g->step_cflags = 0;
+    /* A request to leave would come before the instruction */
+    return cflags ? cflags | CF_NOIRQ : 0;
 }
 
 bool guard_cpu_would_leave(const GuardAccess *a)
 {
     GuardVCPU *g = guard_vcpu(a->cpu);
-    unsigned i;
 
     if (a->action == GUARD_ACTION_PAUSE &&
-        g->pass_pc == guard_arch->pc(a->cpu, a->ra)) {
-        for (i = 0; i < g->npasses; i++) {
-            if (g->pass[i].addr == a->start && g->pass[i].write == a->write &&
-                !g->pass[i].used) {
-                return false;
-            }
-        }
+        g->pass_pc == guard_arch->pc(a->cpu, a->ra) &&
+        guard_find_pass(g, a)) {
+        return false;
     }
     return a->action == GUARD_ACTION_FAULT || a->action == GUARD_ACTION_PAUSE;
 }

@@ -10,8 +10,14 @@
 /* Accesses that a 'cont' after a pause can let through in one instruction */
 #define GUARD_PASSES        40
 
+/*
+ * An access that may take place once: the same bytes of the same RAM as the
+ * event told of, whatever the instruction has become since.
+ */
 typedef struct GuardPass {
-    vaddr addr;
+    vaddr start;
+    vaddr last;
+    ram_addr_t ram;
     bool write;
     bool used;
 } GuardPass;
@@ -19,13 +25,14 @@ typedef struct GuardPass {
 /*
  * A range whose accesses were told of by one event, or let through, as one.
  * While the return address and the MMU index are the same, its parts are
- * silent.
+ * silent, unless they ask for a stronger action.
  */
 typedef struct GuardTold {
     uintptr_t ra;
     int mmu_idx;
     unsigned left;              /* accesses, UINT_MAX: any number, 0: unused */
     unsigned dirs;              /* GUARD_LOADS, GUARD_STORES */
+    unsigned action;            /* that was decided on */
     vaddr start;
     vaddr last;
 } GuardTold;
@@ -37,15 +44,18 @@ typedef struct GuardTold {
 #define GUARD_TOLD          4
 
 /**
- * GuardSpan: the last block access that was refused
+ * GuardSpan: the last block access, if it was refused and not left
  *
- * An instruction may ask again about more bytes from the same start, as
- * XRSTOR does once it has read the header: that is one access.
+ * XRSTOR asks again about more bytes from the same start, once it has read
+ * the header, and says so (@grows): that is one access.
  */
 typedef struct GuardSpan {
+    bool valid;
+    bool grows;
     uintptr_t ra;
     int mmu_idx;
     bool write;
+    unsigned action;
     bool discarded;
     vaddr start;
     vaddr last;
@@ -58,6 +68,8 @@ typedef struct GuardSpan {
  *
  * @pass_pc: instruction that a pause stopped before
  * @npasses: accesses of it that were allowed by 'cont'
+ * @step_cflags: CF_GUARD_PASS if the instruction goes on in a step with the
+ *               world stopped
  * @told: see GuardTold
  * @walk_addr: what a page walk reads next
  * @span: see GuardSpan
@@ -71,6 +83,7 @@ typedef struct GuardVCPU {
     uint64_t pass_pc;
     unsigned npasses;
     GuardPass pass[GUARD_PASSES];
+    uint32_t step_cflags;
 
     GuardTold told[GUARD_TOLD];
     unsigned next_told;
@@ -93,6 +106,7 @@ GuardVCPU *guard_vcpu(CPUState *cpu);
  * @ra: return address into generated code, or 0
  * @mmu_idx: as used by the access
  * @walk: whether it is a page walk
+ * @second: whether it is the second half of an access that was decided as one
  * @write: direction
  * @refused: whether any byte of it is forbidden
  * @action: the strongest action asked for, if so
@@ -101,12 +115,14 @@ GuardVCPU *guard_vcpu(CPUState *cpu);
  * @ram: the same as RAM address
  * @size: bytes from there on that lie in the same page
  * @start: linear address of the whole access
+ * @last: the same of its last byte
  */
 typedef struct GuardAccess {
     CPUState *cpu;
     uintptr_t ra;
     int mmu_idx;
     bool walk;
+    bool second;
     bool write;
     bool refused;
     unsigned action;
@@ -115,6 +131,7 @@ typedef struct GuardAccess {
     ram_addr_t ram;
     unsigned size;
     vaddr start;
+    vaddr last;
 } GuardAccess;
 
 typedef enum GuardVerdict {
@@ -135,6 +152,27 @@ typedef enum GuardVerdict {
 GuardVerdict guard_cpu_verdict(const GuardAccess *a);
 void guard_cpu_tell(const GuardAccess *a);
 
+/**
+ * guard_cpu_pass_cflags: an instruction is about to be started again
+ *
+ * For a reason of upstream's: a watchpoint hit.
+ * Returns: what the flags of its new block have to have, so that the accesses
+ * that were let through are let through again.
+ */
+uint32_t guard_cpu_pass_cflags(CPUState *cpu, uintptr_t ra);
+
+/* The same for a misaligned atomic, which starts again in a step of its own */
+void guard_cpu_exit_atomic(CPUState *cpu, uintptr_t ra);
+uint32_t guard_cpu_step_cflags(CPUState *cpu);
+
+/* The next block access of the instruction begins where the last one did */
+static inline void guard_span_grows(CPUState *cpu)
+{
+    if (guard_active()) {
+        guard_vcpu(cpu)->span.grows = true;
+    }
+}
+
 /* Whether only 'fault' or 'pause' would end the instruction here */
 bool guard_cpu_would_leave(const GuardAccess *a);
 
@@ -142,9 +180,14 @@ bool guard_cpu_would_leave(const GuardAccess *a);
 void guard_cpu_begin(CPUState *cpu, uintptr_t ra, vaddr start, unsigned size,
                      unsigned dirs);
 
-/* From now on, parts of [@start, @start + @size) are silent; see GuardTold */
-void guard_cpu_told(CPUState *cpu, uintptr_t ra, int mmu_idx, vaddr start,
-                    unsigned size, unsigned dirs, unsigned accesses);
+/*
+ * From now on, parts of @a, or of the loads and stores of the same range as
+ * @dirs says, are silent; see GuardTold
+ */
+void guard_cpu_told(const GuardAccess *a, unsigned dirs, unsigned accesses);
+
+/* What follows is no block access: nothing of the instruction was told of */
+void guard_cpu_forget(CPUState *cpu, uintptr_t ra);
 
 /* The next load by a physical address is a page walk's, if it is of @addr */
 static inline void guard_cpu_walks(CPUState *cpu, vaddr addr)

@@ -17,6 +17,8 @@
 #define guard_touch_load(env, addr, size, mmu_idx, ra)          ((void)0)
 #define guard_walk_store(env, addr, mmu_idx)                    (false)
 #define guard_state_begin(cpu)                                  ((void)0)
+#define guard_span_grows(cpu)                                   ((void)0)
+#define guard_touch_store(env, addr, size, mmu_idx, ra)         ((void)0)
 #else
 
 #include "exec/mmu-access-type.h"
@@ -70,6 +72,15 @@ static inline void guard_touch_load(CPUX86State *env, vaddr addr,
 {
     if (guard_active() && size) {
         guard_tcg_touch(env, addr, size, MMU_DATA_LOAD, mmu_idx, ra);
+    }
+}
+
+/* Before the first store of an instruction, about one that comes later */
+static inline void guard_touch_store(CPUX86State *env, vaddr addr,
+                                     unsigned size, int mmu_idx, uintptr_t ra)
+{
+    if (guard_active()) {
+        guard_tcg_touch(env, addr, size, MMU_DATA_STORE, mmu_idx, ra);
     }
 }
 

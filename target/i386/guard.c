@@ -71,6 +71,7 @@ bool guard_stack_slow(CPUX86State *env, target_ulong base, target_ulong sp,
 
     if (GUARD_MUTANT(GUARD_HOOK_STACK) || ((sp - 1) & mask) < low) {
         /* A stack that wraps around: each push is an access of its own */
+        guard_cpu_forget(env_cpu(env), ra);
         return false;
     }
     return guard_tcg_span(env, base + low, bytes, MMU_DATA_STORE, mmu_idx, ra);
@@ -116,6 +117,8 @@ static void guard_words_init(GuardWords *w, CPUX86State *env, target_ulong sp,
     w->block = last - first == to - 1 - from;
     if (w->block) {
         access_prepare(&w->ac, env, first, to - from, type, ra);
+    } else {
+        guard_cpu_forget(env_cpu(env), ra);
     }
 }
 
@@ -290,10 +293,9 @@ void helper_guard_touch(CPUX86State *env, target_ulong addr, uint32_t size)
     uintptr_t ra = GETPC();
     int mmu_idx = cpu_mmu_index(env_cpu(env), false);
 
-    /* Page faults come before the side effect as well */
-    if (guard_active()) {
-        guard_tcg_touch(env, addr, size, MMU_DATA_STORE, mmu_idx, ra);
-    } else {
-        probe_write(env, addr, size, mmu_idx, ra);
-    }
+    /*
+     * Page faults come before the side effect as well, also while nothing is
+     * protected any more, which this block needn't know yet.
+     */
+    guard_tcg_touch(env, addr, size, MMU_DATA_STORE, mmu_idx, ra);
 }
