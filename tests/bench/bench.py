@@ -14,6 +14,9 @@ Pairs are added until this spread is small enough for all columns of a row.
 What is compared is CPU time of the whole process, user and system, read
 while the virtual machine is stopped; so load on the host disturbs little.  Of
 a boot it is user time alone.
+
+The last table is not of ratios: it has the times and the memory that it
+takes to guard many pages.
 """
 
 import argparse
@@ -26,12 +29,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
+import arm
 import bench_stats
 import cases
 from machine import BenchError, Cost, LoopMachine, Machine
-from reference import build_reference
+from reference import build_plugin, build_reference
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -39,6 +43,16 @@ ROOT = HERE.parent.parent
 # A slice of a loop, in seconds of CPU time, and how many make a run
 SLICE = 0.2
 SLICES = 6
+
+# What every boot gets.  Without KASLR a variable of the kernel has the same
+# address each time.
+BOOT_LINE = ('console=ttyS1 panic=-1 nokaslr '
+             f'memmap={cases.UNUSED_SIZE:#x}${cases.UNUSED:#x}')
+# Where Linux maps physical address 0 for its own code and data, without KASLR
+KERNEL_BASE = 0xffffffff80000000
+
+# A name for --cases and --list that is no case
+ARM = 'arm'
 
 RST_BEGIN = '.. begin of what bench.py writes\n'
 RST_END = '.. end of what bench.py writes\n'
@@ -48,6 +62,10 @@ class Cell(NamedTuple):
     """A ratio of the table, by CPU time and by wall-clock time"""
     cpu: bench_stats.Estimate
     wall: bench_stats.Estimate
+
+    def shown(self, case: cases.Case) -> bench_stats.Estimate:
+        """The one that the table has"""
+        return self.wall if case.by_wall else self.cpu
 
 
 class Row(NamedTuple):
@@ -68,14 +86,41 @@ class Bench:
         self.qemus = qemus
         self._tmp = tmp
         self._initrd: Optional[str] = None
-        self._counts: Dict[cases.Side, int] = {}
+        self._symbols: Dict[str, int] = {}
+        self._counts: Dict[Tuple[str, cases.Side], int] = {}
         self.samples: Dict[str, List] = {}
 
     # --- One pair ---
 
+    def _options(self, variant: cases.Variant) -> List[str]:
+        """QEMU's options, those that are not known before included"""
+        options = list(variant.args)
+        if variant.plugin:
+            options += ['-plugin', str(self.args.plugin)]
+        if variant.watch:
+            options += ['-gdb', f'unix:{self._tmp}/gdb,server=on,wait=off']
+        return options
+
+    def _set_up(self, machine: Machine, variant: cases.Variant) -> None:
+        """What is done to a machine before the work begins"""
+        if variant.guarded:
+            machine.guard(variant.guarded, variant.action)
+        if variant.symbol:
+            address = self._symbol(variant.symbol) & -cases.SUBPAGE
+            machine.guard([address], variant.action)
+        if variant.watch:
+            machine.watch(f'{self._tmp}/gdb', variant.watch)
+
+    @staticmethod
+    def _check(machine: Machine, variant: cases.Variant) -> None:
+        """What has to hold when the work is done"""
+        if variant.untouched and machine.violations():
+            raise BenchError('the guest touched what should be left alone')
+
     def _loop_machine(self, program: str, name: str) -> LoopMachine:
         variant = cases.VARIANTS[name]
-        return LoopMachine(self.qemus[variant.binary], variant.args,
+        return LoopMachine(self.qemus[variant.binary],
+                           self._options(variant),
                            str(self.args.guests / f'{program}.elf'))
 
     def _calibrate(self, machine: LoopMachine, loop: str) -> int:
@@ -99,36 +144,63 @@ class Bench:
                 if side.variant not in machines:
                     machine = machines[side.variant] = stack.enter_context(
                         self._loop_machine(case.program, side.variant))
-                    for command in cases.VARIANTS[side.variant].setup:
-                        machine.qmp(*command)
-            if case.reference not in self._counts:
-                self._counts[case.reference] = self._calibrate(
+                    self._set_up(machine, cases.VARIANTS[side.variant])
+            key = (case.program, case.reference)
+            if key not in self._counts:
+                self._counts[key] = self._calibrate(
                     machines[case.reference.variant], case.reference.loop)
-            count = self._counts[case.reference]
+            count = self._counts[key]
+
+            def one(side: cases.Side) -> Cost:
+                turns = max(1, count // side.less)
+                cost = machines[side.variant].slice(side.loop, turns)
+                return Cost(*(value * count / turns for value in cost))
+
             for side in sides.values():
-                machines[side.variant].slice(side.loop, count)
+                one(side)
             for turn in bench_stats.turns(tuple(sides), SLICES):
                 for name in turn:
-                    side = sides[name]
-                    costs[name].append(
-                        machines[side.variant].slice(side.loop, count))
+                    costs[name].append(one(sides[name]))
+            for name, machine in machines.items():
+                self._check(machine, cases.VARIANTS[name])
         return costs
+
+    def _linux(self, variant: cases.Variant) -> Machine:
+        kernel = self.args.kernel / 'vmlinuz'
+        return Machine(self.qemus[variant.binary],
+                       ['-m', '256M', '-serial', 'null',
+                        '-kernel', str(kernel),
+                        '-initrd', self._initrd_path(),
+                        '-append', BOOT_LINE, *self._options(variant)])
 
     def _boot(self, name: str) -> Cost:
         variant = cases.VARIANTS[name]
-        kernel = self.args.kernel / 'vmlinuz'
+        if variant.symbol:
+            # Not while the time runs
+            self._symbol(variant.symbol)
         begin = time.monotonic()
-        with Machine(self.qemus[variant.binary],
-                     ['-m', '256M', '-serial', 'null', '-kernel', str(kernel),
-                      '-initrd', self._initrd_path(),
-                      '-append', 'console=ttyS1 panic=-1',
-                      *variant.args]) as machine:
-            for command in variant.setup:
-                machine.qmp(*command)
+        with self._linux(variant) as machine:
+            self._set_up(machine, variant)
             machine.wait_text(b'@@qemu-guard ready')
             # A fresh process spends as much as a fifth of its time in the host
             # kernel, where it is given memory: by chance, and not by us.
-            return Cost(machine.user_time(), time.monotonic() - begin)
+            cost = Cost(machine.user_time(), time.monotonic() - begin)
+            self._check(machine, variant)
+        return cost
+
+    def _symbol(self, name: str) -> int:
+        """The physical address of a variable of the kernel"""
+        if name not in self._symbols:
+            with self._linux(cases.VARIANTS['off']) as machine:
+                machine.wait_text(b'@@qemu-guard ready')
+                machine.send(f'grep -w {name} /proc/kallsyms\n')
+                machine.wait_text(b'@@qemu-guard 0')
+                found = re.search(rf'\b([0-9a-f]{{16}}) \w {name}\b',
+                                  machine.text.decode(errors='replace'))
+            if not found:
+                raise BenchError(f'the kernel does not say where {name} is')
+            self._symbols[name] = int(found[1], 16) - KERNEL_BASE
+        return self._symbols[name]
 
     def _initrd_path(self) -> str:
         """The demo's initramfs, without what the demo's acts need"""
@@ -162,6 +234,10 @@ class Bench:
         for path, source in needed.items():
             if not path.is_file():
                 return f'{path.name} is missing: {source}'
+        if not self.args.plugin and any(
+                cases.VARIANTS[side.variant].plugin
+                for side in case.columns.values()):
+            return 'the plugin is built with --build only'
         return ''
 
     def measure(self, case: cases.Case) -> Row:
@@ -190,7 +266,8 @@ class Bench:
                     for i in range(2)))
             pairs = len(self.samples[case.name])
             reached = (pairs >= self.args.min_pairs and
-                       all(cell.cpu.spread < self.args.spread
+                       all(cell.shown(case).spread <
+                           self.args.spread * max(1, cell.shown(case).median)
                            for cell in cells.values()))
             if (pairs >= self.args.max_pairs
                     or time.monotonic() - begin > self.args.seconds):
@@ -198,15 +275,16 @@ class Bench:
         return Row(case, cells, reached, time.monotonic() - begin, problem)
 
 
-# --- The table ---
+# --- The tables ---
 
-def cell_text(cell: Optional[Cell], limit: float) -> str:
+def cell_text(case: cases.Case, cell: Optional[Cell], limit: float) -> str:
     """A cell: ratio, spread, pairs; a mark if the spread is too large"""
     if cell is None:
         return '—'
-    mark = '' if cell.cpu.spread < limit else ' (!)'
-    return (f'{cell.cpu.median:.3f} ± {cell.cpu.spread:.3f} '
-            f'[{cell.cpu.pairs}]{mark}')
+    shown = cell.shown(case)
+    # Where the ratio is large, so may be the spread.
+    mark = '' if shown.spread < limit * max(1, shown.median) else ' (!)'
+    return f'{shown.median:.3f} ± {shown.spread:.3f} [{shown.pairs}]{mark}'
 
 
 def columns(rows: List[Row]) -> List[str]:
@@ -224,21 +302,32 @@ def table(rows: List[Row], limit: float) -> List[List[str]]:
             cells = [f'not measured: {row.problem}']
             cells += [''] * (len(names) - 1)
         else:
-            cells = [cell_text(row.cells.get(name), limit)
+            cells = [cell_text(row.case, row.cells.get(name), limit)
                      for name in names]
         words.append([row.case.name, row.case.title, *cells])
     return words
 
 
+def groups(rows: List[Row]) -> List[Tuple[cases.Group, List[Row]]]:
+    """The tables that have rows, and their rows"""
+    found = [(group, [row for row in rows
+                      if row.case.name in (case.name for case
+                                           in group.cases)])
+             for group in cases.GROUPS]
+    return [(group, members) for group, members in found if members]
+
+
 def legend(rows: List[Row], limit: float) -> List[str]:
-    """What the words in the table mean"""
-    lines = [f'{name}: {cases.COLUMNS[name]}.' for name in columns(rows)]
-    lines.append('Each cell: median ratio of CPU times ± spread [pairs]; '
-                 'spread: to the farther end of the 95 % confidence interval '
-                 'of the median.')
+    """What the words in all tables mean"""
+    lines = []
+    if rows:
+        lines.append('Each cell: median ratio of CPU times ± spread [pairs]; '
+                     'spread: to the farther end of the 95 % confidence '
+                     'interval of the median.')
     if any(not row.reached and row.cells for row in rows):
-        lines.append(f'(!): the spread did not get below {limit:g} within '
-                     'the pairs and the time allowed; do not rely on it.')
+        lines.append(f'(!): the spread did not get below {limit:g} (of the '
+                     'ratio, where that is above 1) within the pairs and the '
+                     'time allowed; do not rely on it.')
     return lines
 
 
@@ -264,9 +353,8 @@ def facts(args: argparse.Namespace, load: str) -> List[str]:
             f'load average {load}']
 
 
-def rst(rows: List[Row], args: argparse.Namespace, load: str) -> str:
-    """The table in reStructuredText"""
-    words = table(rows, args.spread)
+def rst_table(words: List[List[str]]) -> List[str]:
+    """A table in reStructuredText, the heading first"""
     # An empty first cell would continue the row before.
     words = [[f'``{line[0]}``' if i else line[0],
               *(cell or '\\' for cell in line[1:])]
@@ -279,7 +367,24 @@ def rst(rows: List[Row], args: argparse.Namespace, load: str) -> str:
                                in zip(line, widths)).rstrip())
         if i == 0:
             lines.append(bar)
-    lines += [bar, '']
+    return [*lines, bar, '']
+
+
+def rst(rows: List[Row], times: Optional[arm.Times],
+        args: argparse.Namespace, load: str) -> str:
+    """The tables in reStructuredText"""
+    lines = []
+    for group, members in groups(rows):
+        lines += [group.title, '-' * len(group.title), '']
+        lines += rst_table(table(members, args.spread))
+        lines += [f'* {name}: {group.columns[name]}.'
+                  for name in columns(members)] + ['']
+    if times:
+        lines += [arm.TITLE, '-' * len(arm.TITLE), '']
+        lines += rst_table(times.table())
+        lines += [f'* {line}' for line in times.legend()] + ['']
+    title = 'What the tables say, and where they come from'
+    lines += [title, '-' * len(title), '']
     lines += [f'* {line}' for line in
               legend(rows, args.spread) + facts(args, load)]
     return '\n'.join(lines) + '\n'
@@ -319,7 +424,10 @@ def choose(parser: argparse.ArgumentParser,
                              f'{", ".join(known)}')
         return names
 
-    names = listed(args.cases, [case.name for case in cases.CASES], 'case')
+    names = listed(args.cases, [*(case.name for case in cases.CASES), ARM],
+                   'case')
+    # Its columns are not those of --columns.
+    args.arm = ARM in names and not args.columns
     wanted = listed(args.columns, list(cases.COLUMNS), 'column')
     chosen = [case._replace(columns={name: side for name, side
                                      in case.columns.items()
@@ -364,6 +472,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--seconds', type=positive, default=600, metavar='S',
                         help='at most so long for a case (default: '
                         '%(default)s)')
+    parser.add_argument('--arm-runs', type=int, default=5, metavar='N',
+                        help='how often pages are guarded for the table of '
+                        'times (default: %(default)s)')
     parser.add_argument('--rst', type=Path, metavar='FILE',
                         help='write the table into a file of the docs')
     parser.add_argument('--json', type=Path, metavar='FILE',
@@ -386,12 +497,28 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
+def say_table(words: List[List[str]], say: Callable[[str], None]) -> None:
+    """Print a table."""
+    # What could not be measured has a long text that is no column.
+    widths = [max(len(cell) for cell in column if not
+                  cell.startswith('not measured'))
+              for column in zip(*words)]
+    for line in words:
+        say('  '.join(cell.ljust(width)
+                      for cell, width in zip(line, widths)).rstrip())
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     def say(text: str) -> None:
         print(text, flush=True)
 
     other = args.other or build_reference(ROOT, args.build, say)
+    args.plugin = None
+    if not args.other and any(cases.VARIANTS[side.variant].plugin
+                              for case in args.chosen
+                              for side in case.columns.values()):
+        args.plugin = build_plugin(ROOT, args.build)
     qemus = {cases.PATCHED: os.path.abspath(args.qemu),
              cases.STOCK: os.path.abspath(other)}
     load = f'{os.getloadavg()[0]:.1f} before'
@@ -401,30 +528,38 @@ def run(args: argparse.Namespace) -> int:
         for case in args.chosen:
             row = bench.measure(case)
             rows.append(row)
-            say(f'{case.name:<13}' + (
+            say(f'{case.name:<17}' + (
                 f'not measured: {row.problem}' if row.problem else
-                '  '.join(f'{name} {cell_text(cell, args.spread)} '
-                          f'(wall {cell.wall.median:.3f} ± '
+                '  '.join(f'{name} {cell_text(case, cell, args.spread)} '
+                          f'(cpu {cell.cpu.median:.3f} ± '
+                          f'{cell.cpu.spread:.3f}, '
+                          f'wall {cell.wall.median:.3f} ± '
                           f'{cell.wall.spread:.3f})'
                           for name, cell in row.cells.items())
                 + f'  {row.seconds:.0f} s'))
+    times = None
+    if args.arm:
+        times = arm.measure(qemus[cases.PATCHED], args.arm_runs, say)
     load += f', {os.getloadavg()[0]:.1f} after, the bench itself included'
 
-    words = table(rows, args.spread)
-    widths = [max(map(len, column)) for column in zip(*words)]
-    # What could not be measured has a long text that is no column.
-    widths[2:] = [24] * (len(widths) - 2)
-    say('')
-    for line in words:
-        say('  '.join(cell.ljust(width)
-                      for cell, width in zip(line, widths)).rstrip())
+    for group, members in groups(rows):
+        say(f'\n{group.title}')
+        say_table(table(members, args.spread), say)
+        for name in columns(members):
+            say(f'{name}: {group.columns[name]}.')
+    if times:
+        say(f'\n{arm.TITLE}')
+        say_table(times.table(), say)
+        for line in times.legend():
+            say(line)
     say('')
     for line in legend(rows, args.spread) + facts(args, load):
         say(line)
     if args.json:
-        args.json.write_text(json.dumps(bench.samples), encoding='utf-8')
+        samples = {**bench.samples, **({ARM: times.samples} if times else {})}
+        args.json.write_text(json.dumps(samples), encoding='utf-8')
     if args.rst:
-        write_rst(args.rst, rst(rows, args, load))
+        write_rst(args.rst, rst(rows, times, args, load))
     return 1 if any(row.problem for row in rows) else 0
 
 
@@ -433,8 +568,10 @@ def main() -> int:
     args = parse_arguments()
     if args.list:
         for case in args.chosen:
-            print(f'{case.name:<13} {case.title} '
+            print(f'{case.name:<17} {case.title} '
                   f'({", ".join(case.columns)})')
+        if args.arm:
+            print(f'{ARM:<17} {arm.TITLE}')
         return 0
     try:
         return run(args)

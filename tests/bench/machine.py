@@ -15,6 +15,14 @@ class BenchError(Exception):
     """Why something could not be measured"""
 
 
+def guard_command(addresses: Sequence[int], action: str) -> str:
+    """The JSON that lets sub-pages be read only"""
+    return json.dumps({'execute': 'subpage-set-access', 'arguments': {
+        'regions': [{'addr': address, 'size': 128, 'access': 'read'}
+                    for address in addresses],
+        'action': action}})
+
+
 class Cost(NamedTuple):
     """What a piece of work took, in seconds"""
     cpu: float
@@ -32,7 +40,8 @@ class Machine:
     # The longest time to wait for a reply, an event or a line
     TIMEOUT = 300
 
-    def __init__(self, qemu: str, args: Sequence[str]):
+    def __init__(self, qemu: str, args: Sequence[str],
+                 env: Optional[Dict[str, str]] = None):
         self._serial, serial = socket.socketpair()
         self._monitor, monitor = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()
@@ -45,7 +54,7 @@ class Machine:
             '-mon', 'chardev=qmp,mode=control', *args]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._stderr,
-            stderr=self._stderr,
+            stderr=self._stderr, env={**os.environ, **(env or {})},
             pass_fds=[serial.fileno(), monitor.fileno()])
         serial.close()
         monitor.close()
@@ -54,6 +63,7 @@ class Machine:
         self.text = b''
         self._messages = b''
         self._replies = []
+        self._gdb: Optional[socket.socket] = None
         self._events = []
 
     def __enter__(self) -> 'Machine':
@@ -74,6 +84,8 @@ class Machine:
         self._serial.close()
         self._monitor.close()
         self._stderr.close()
+        if self._gdb:
+            self._gdb.close()
 
     def cpu_time(self) -> float:
         """CPU time so far, in seconds"""
@@ -91,9 +103,13 @@ class Machine:
 
     def qmp(self, command: str, arguments: Optional[Dict] = None):
         """Run a QMP command and give what it returns."""
-        message = {'execute': command, 'arguments': arguments or {}}
+        return self.qmp_text(command, json.dumps(
+            {'execute': command, 'arguments': arguments or {}}))
+
+    def qmp_text(self, command: str, text: str):
+        """The same, with the command's JSON made before"""
         try:
-            self._monitor.sendall(json.dumps(message).encode() + b'\n')
+            self._monitor.sendall(text.encode() + b'\n')
         except OSError:
             # What QEMU has said about its end is told by the next line.
             pass
@@ -102,6 +118,58 @@ class Machine:
         if 'error' in reply:
             raise BenchError(f'{command}: {reply["error"]["desc"]}')
         return reply['return']
+
+    def guard(self, addresses: Sequence[int], action: str) -> None:
+        """Let sub-pages be read only, in one command."""
+        self.qmp_text('subpage-set-access', guard_command(addresses, action))
+
+    def violations(self) -> int:
+        """How often the guest met a guard"""
+        for feature in self.qmp('query-guard'):
+            if feature['feature'] == 'subpage':
+                counters = feature['counters']
+                return counters['reads'] + counters['writes']
+        raise BenchError('query-guard does not know subpage')
+
+    def watch(self, path: str, address: int) -> None:
+        """
+        Set a watchpoint for stores to 8 bytes at a virtual address, as gdb
+        does that is connected to the gdbstub at a socket.  gdb's connection
+        stops the virtual machine.
+        """
+        packet = f'Z2,{address:x},8'.encode()
+        self._gdb = socket.socket(socket.AF_UNIX)
+        self._gdb.settimeout(self.TIMEOUT)
+        self._gdb.connect(path)
+        self._gdb.sendall(b'$%s#%02x' % (packet, sum(packet) % 256))
+        reply = b''
+        while b'#' not in reply[:-2]:
+            data = self._gdb.recv(4096)
+            if not data:
+                raise BenchError('the gdbstub hung up')
+            reply += data
+        if b'$OK#' not in reply:
+            raise BenchError(f'the gdbstub set no watchpoint: {reply!r}')
+        self._gdb.sendall(b'+')
+
+    def mapped(self) -> int:
+        """Bytes of writable memory that is neither a file's nor the heap"""
+        total = 0
+        path = f'/proc/{self._process.pid}/maps'
+        with open(path, encoding='utf-8') as maps:
+            for line in maps:
+                fields = line.split()
+                if fields[1] == 'rw-p' and len(fields) == 5:
+                    start, end = (int(x, 16) for x in fields[0].split('-'))
+                    total += end - start
+        return total
+
+    def stderr(self) -> str:
+        """What QEMU has said so far"""
+        # The offset is QEMU's as well.
+        size = os.fstat(self._stderr.fileno()).st_size
+        return os.pread(self._stderr.fileno(), size, 0).decode(
+            errors='replace')
 
     def wait_event(self, name: str) -> None:
         """Wait until QEMU sends the event, and forget those before it."""
@@ -151,8 +219,7 @@ class Machine:
 
     def _last_words(self) -> str:
         """What QEMU said, or the guest, about what went wrong"""
-        self._stderr.seek(0)
-        lines = self._stderr.read().splitlines() + self.text.splitlines()[-1:]
+        lines = self.stderr().encode().splitlines() + self.text.splitlines()[-1:]
         words = [line.decode(errors='replace').strip() for line in lines
                  if b'warning:' not in line]
         return ''.join(f'; {line}' for line in words if line)[:400]
@@ -185,6 +252,8 @@ class LoopMachine(Machine):
 
     def slice(self, loop: str, count: int) -> Cost:
         """Run a loop so many times; QEMU stands still before and after."""
+        if loop not in self._loops:
+            raise BenchError(f'the guest has no loop {loop}')
         self.send(f'{self._loops[loop]} {count}\n')
         cpu, wall = self.cpu_time(), time.monotonic()
         self.qmp('cont')

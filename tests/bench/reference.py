@@ -33,12 +33,12 @@ def _made_of(build: Path) -> str:
                       _read(build / 'qemu.args').strip(), PKGVERSION, ''))
 
 
-def _run(command, folder: Path, log) -> None:
+def _run(command, folder: Path, log,
+         problem: str = 'building QEMU without our patches failed') -> None:
     done = subprocess.run(command, cwd=folder, stdout=log, stderr=log,
                           check=False)
     if done.returncode:
-        raise BenchError(f'building QEMU without our patches failed, see '
-                         f'{log.name}')
+        raise BenchError(f'{problem}, see {log.name}')
 
 
 def _our_links(tree: Path, root: Path, build: Path):
@@ -108,3 +108,22 @@ def build_reference(root: Path, build: Path, say) -> Path:
         # As good as nothing when it is there; an interrupted build goes on.
         _run(['ninja', 'qemu-system-x86_64'], bench / 'qemu', log)
     return qemu
+
+
+def build_plugin(root: Path, build: Path) -> Path:
+    """Build the plugin for the reference, and give the shared object."""
+    bench = build / 'bench'
+    plugin = bench / 'stores.so'
+    with open(bench / 'plugin.log', 'w', encoding='utf-8') as log:
+        flags = subprocess.run(['pkg-config', '--cflags', 'glib-2.0'],
+                               stdout=subprocess.PIPE, stderr=log, text=True,
+                               check=False)
+        if flags.returncode:
+            raise BenchError('a plugin needs pkg-config and glib-2.0, see '
+                             f'{log.name}')
+        _run([*os.environ.get('CC', 'cc').split(), '-O2', '-Wall', '-shared',
+              '-fPIC', '-fvisibility=hidden', *flags.stdout.split(),
+              '-I', str(bench / 'src/include/qemu'), '-o', str(plugin),
+              str(root / 'tests/bench/plugin/stores.c')], bench, log,
+             'building the plugin failed')
+    return plugin

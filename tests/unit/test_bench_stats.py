@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What tests/bench does with its numbers, and how it writes its table."""
 
+import json
 import random
+import re
 import sys
 import tempfile
 import unittest
@@ -14,11 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'bench'))
 
 # They are found by the line above.
 # pylint: disable=wrong-import-position
+import arm                  # noqa: E402
 import bench                # noqa: E402
 import bench_stats          # noqa: E402
 import cases                # noqa: E402
 import reference            # noqa: E402
-from machine import BenchError, Cost    # noqa: E402
+from machine import BenchError, Cost, guard_command     # noqa: E402
 
 
 class Ranks(unittest.TestCase):
@@ -134,7 +137,8 @@ class FakeBench(bench.Bench):
         return {name: [Cost(cost, 2 * cost)] for name, cost in costs.items()}
 
 
-CASE = cases.plain('case', 'a case', 'loops')
+CASE = cases.plain('store', 'a case', 'loops')._replace(
+    columns={'off': cases.Side('off'), 'on': cases.Side('xo')})
 STEADY = {'': 1.0, 'off': 1.0, 'on': 1.5}
 NOISY = [{'': 1.0, 'off': 1.0, 'on': 1.0}, {'': 1.0, 'off': 1.0, 'on': 1.2}]
 
@@ -142,9 +146,9 @@ NOISY = [{'': 1.0, 'off': 1.0, 'on': 1.0}, {'': 1.0, 'off': 1.0, 'on': 1.2}]
 class Rows(unittest.TestCase):
     """When to stop, and what the table says"""
 
-    def measure(self, rounds, **changed):
+    def measure(self, rounds, case=CASE, **changed):
         """A row and its line in the table"""
-        row = FakeBench(iter(rounds), **changed).measure(CASE)
+        row = FakeBench(iter(rounds), **changed).measure(case)
         return row, bench.table([row], 0.02)[1]
 
     def test_steady(self):
@@ -162,6 +166,22 @@ class Rows(unittest.TestCase):
         self.assertEqual(words[2], '1.000 ± 0.000 [20]')
         self.assertEqual(words[3], '1.100 ± 0.100 [20] (!)')
         self.assertIn('(!)', ' '.join(bench.legend([row], 0.02)))
+
+    def test_large(self):
+        """What is ten times slower may spread ten times as much."""
+        rounds = [{'': 1.0, 'off': 1.0, 'on': on} for on in (9.9, 10, 10.1)]
+        row, words = self.measure(rounds * 3)
+        self.assertTrue(row.reached)
+        self.assertEqual(words[3], '10.000 ± 0.100 [9]')
+
+    def test_by_wall(self):
+        """A case can be one of wall-clock time."""
+        case = CASE._replace(columns={'on': cases.Side('xo')}, by_wall=True)
+        bench_ = FakeBench(iter(()))
+        bench_.loop_pair = lambda _case, _number: {
+            '': [Cost(1.0, 1.0)], 'on': [Cost(1.0, 3.0)]}
+        row = bench_.measure(case)
+        self.assertEqual(bench.table([row], 0.02)[1][2], '3.000 ± 0.000 [9]')
 
     def test_more_pairs(self):
         """Pairs are added until it is enough."""
@@ -192,13 +212,15 @@ class Rows(unittest.TestCase):
             path.write_text(f'Before\n\n{bench.RST_BEGIN}old\n'
                             f'{bench.RST_END}\nBehind\n', encoding='utf-8')
             bench.write_rst(path, 'twice')
-            bench.write_rst(path, bench.rst(rows, args, '0.0'))
+            bench.write_rst(path, bench.rst(rows, None, args, '0.0'))
             text = path.read_text(encoding='utf-8')
             self.assertTrue(text.startswith('Before\n'))
             self.assertTrue(text.endswith('\nBehind\n'))
             self.assertNotIn('old', text)
             self.assertNotIn('twice', text)
             self.assertIn('1.500 ± 0.000 [9]', text)
+            self.assertIn('Ordinary code\n-------------\n', text)
+            self.assertNotIn(arm.TITLE, text)
             self.assertIn('not measured: no QEMU', text)
             self.assertIn('--qemu .../qemu --build=.../d``', text)
             path.write_text('no comments\n', encoding='utf-8')
@@ -209,10 +231,86 @@ class Rows(unittest.TestCase):
         """The list of cases fits together."""
         names = [case.name for case in cases.CASES]
         self.assertEqual(len(names), len(set(names)))
+        for group in cases.GROUPS:
+            for case in group.cases:
+                self.assertLessEqual(set(case.columns), set(group.columns))
+                self.assertEqual(case.reference.less, 1)
+                for side in (case.reference, *case.columns.values()):
+                    self.assertIn(side.variant, cases.VARIANTS)
+
+    def test_numbers(self):
+        """The host and the guest programs have the same numbers."""
+        header = Path(bench.HERE, 'guest/bench.h').read_text(encoding='utf-8')
+        for name, value in (('BENCH_GUARDED ', cases.GUARDED_PAGE),
+                            ('BENCH_GUARDED_OFFSET', cases.GUARDED_OFFSET)):
+            found = re.search(rf'#define {name} *(\w+?)(?:ull)?$', header,
+                              re.MULTILINE)
+            self.assertEqual(int(found[1], 0), value)
+
+    def test_loops(self):
+        """The guest programs have the loops of the cases."""
+        loops = {}
         for case in cases.CASES:
-            self.assertLessEqual(set(case.columns), set(cases.COLUMNS))
+            if case.program == cases.LINUX:
+                continue
+            if case.program not in loops:
+                text = Path(bench.HERE, f'guest/{case.program}.c').read_text(
+                    encoding='utf-8')
+                loops[case.program] = re.findall(r'^    \{ "(.*?)", ', text,
+                                                 re.MULTILINE)
             for side in (case.reference, *case.columns.values()):
-                self.assertIn(side.variant, cases.VARIANTS)
+                self.assertIn(side.loop, loops[case.program])
+
+
+class Guards(unittest.TestCase):
+    """What is guarded, and how the times of that are read"""
+
+    def test_scattered(self):
+        """Each address is a sub-page of another page."""
+        for count in 1, 512, 1000:
+            found = cases.scattered(cases.UNUSED, count)
+            self.assertEqual(len({a // cases.PAGE for a in found}), count)
+            self.assertFalse(any(a % cases.SUBPAGE for a in found))
+            self.assertGreaterEqual(min(found), cases.UNUSED)
+            self.assertLess(max(found),
+                            cases.UNUSED + count * 2 * cases.PAGE)
+
+    def test_unused(self):
+        """They are where nothing else is."""
+        end = cases.UNUSED + cases.UNUSED_SIZE
+        for address in cases.VARIANTS['armed'].guarded:
+            self.assertGreaterEqual(address, cases.UNUSED)
+            self.assertLess(address, end)
+        for name in 'one', 'many':
+            for address in cases.VARIANTS[name].guarded[1:]:
+                self.assertGreaterEqual(address, 128 << 20)
+                self.assertLess(address, 1 << 30)
+
+    def test_command(self):
+        """The command that is made is the one that is meant."""
+        command = json.loads(guard_command([128, 4096], 'fault'))
+        self.assertEqual(command['execute'], 'subpage-set-access')
+        self.assertEqual(command['arguments']['regions'][1],
+                         {'addr': 4096, 'size': 128, 'access': 'read'})
+
+    def test_trace(self):
+        """The last of each trace event counts."""
+        log = ''.join(f'1@{at}.5:{name} x\n' for at, name in
+                      ((1, arm.EVENTS[0]), (2, arm.EVENTS[0]),
+                       (3, arm.EVENTS[1]), (4, arm.EVENTS[2])))
+        self.assertEqual(arm.traced(log), [2.5, 3.5, 4.5])
+        with self.assertRaises(BenchError):
+            arm.traced('')
+
+    def test_times(self):
+        """Small tables have no bytes a page."""
+        times = arm.Times({
+            1: [arm.Sample(0.001, 0.0005, 0.0002, 0)] * 3,
+            100000: [arm.Sample(i, 0.5, 0.02, 4000000) for i in (1, 3, 2)]})
+        words = times.table()
+        self.assertEqual(words[1][-1], '—')
+        self.assertEqual(words[2][1], '2000.00 (1000.00 - 3000.00)')
+        self.assertEqual(words[2][-1], '40.0')
 
 
 class Pristine(unittest.TestCase):

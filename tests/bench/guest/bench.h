@@ -27,6 +27,15 @@ typedef struct Loop {
 /* The program's loops; the last has no name */
 extern const Loop loops[];
 
+/*
+ * A page of RAM that no program gets from frames(), which begins at 32 MiB,
+ * so that the host knows where it is; the pages before it are free as well.
+ * The host may guard the sub-page at the offset, and RAM from 96 MiB on.
+ * cases.py has the same numbers.
+ */
+#define BENCH_GUARDED           0x5800000ull
+#define BENCH_GUARDED_OFFSET    2048
+
 /* In assembly, in loops.c: handlers of page faults */
 extern uint8_t bench_skip[], bench_map[];
 
