@@ -55,6 +55,13 @@ static ResettableState *guard_reset_get_state(Object *obj)
 
 static void guard_reset_enter(Object *obj, ResetType type)
 {
+    /*
+     * Memory outlives suspend to RAM, and with it the machine that is
+     * protected.  A guest can suspend, and wake itself by a timer.
+     */
+    if (type == RESET_TYPE_WAKEUP && !GUARD_MUTANT(GUARD_HOOK_WAKEUP)) {
+        return;
+    }
     if (guard_table && !GUARD_MUTANT(GUARD_HOOK_RESET)) {
         guard_lift(0, RAM_ADDR_MAX, SUBPAGE_CLEAR_REASON_RESET);
     }
