@@ -12,6 +12,7 @@
 #include "exec/helper-proto.h"
 #include "exec/translation-block.h"
 #include "tcg/insn-start-words.h"
+#include "tcg/tcg.h"
 #include "tcg/helper-tcg.h"
 #include "tcg/access.h"
 #include "guard/x86.h"
@@ -24,16 +25,20 @@ static G_NORETURN void guard_x86_fault(CPUState *cs, uintptr_t ra)
 /* Reads the instruction's address without touching the CPU state. */
 static uint64_t guard_x86_pc(CPUState *cs, uintptr_t ra)
 {
+    const TranslationBlock *tb = ra ? tcg_tb_lookup(ra) : NULL;
     CPUX86State *env = cpu_env(cs);
     uint64_t data[TARGET_INSN_START_WORDS];
+    uint64_t pc;
 
-    if (!ra || !cpu_unwind_state_data(cs, ra, data)) {
+    if (!tb || !cpu_unwind_state_data(cs, ra, data)) {
         return env->eip;
     }
-    if (tcg_cflags_has(cs, CF_PCREL)) {
-        return (env->eip & TARGET_PAGE_MASK) | data[0];
+    /* As upstream does when it restores EIP: data[0] is a linear address */
+    pc = data[0];
+    if (tb_cflags(tb) & CF_PCREL) {
+        pc |= (env->eip + tb->cs_base) & TARGET_PAGE_MASK;
     }
-    return data[0] - env->segs[R_CS].base;
+    return tb->flags & HF_CS64_MASK ? pc : (uint32_t)(pc - tb->cs_base);
 }
 
 static const GuardArchOps guard_x86_ops = {
