@@ -5,6 +5,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/stats64.h"
+#include "qemu/thread.h"
 #include "qemu/timer.h"
 #include "hw/core/cpu.h"
 #include "qapi/qapi-events-guard.h"
@@ -35,10 +36,13 @@ typedef struct GuardKind {
     Stat64 sent;
     Stat64 suppressed;
     uint64_t told;              /* of the suppressed, by later events */
-    int64_t due;                /* when the bucket will be empty again, in ns */
+    aligned_int64_t due;        /* when the bucket will be empty, in ns */
 } GuardKind;
 
 static GuardKind guard_kinds[GUARD_PATH__MAX][2][GUARD_ACTION__MAX];
+
+/* For @told and changes of @due; taken no more often than events are sent */
+static QemuSpin guard_kinds_lock;
 
 GuardAction guard_path_action(GuardPath path, GuardAction action)
 {
@@ -66,45 +70,30 @@ static int64_t guard_clock(void)
 #endif
 }
 
-/* A leaky bucket in one word, so that vCPUs needn't take a lock for it. */
-static bool guard_event_allowed(GuardKind *k)
+/*
+ * A leaky bucket.  Where an event is allowed, @untold is how many violations
+ * were suppressed that no event told of yet: each is told of once.
+ */
+static bool guard_event_allowed(GuardKind *k, uint64_t *untold)
 {
+    const int64_t most = (GUARD_EVENT_BURST - 1) * GUARD_EVENT_INTERVAL;
     int64_t now = guard_clock();
-    int64_t due = qatomic_read(&k->due);
+    uint64_t suppressed;
+    bool allowed;
 
-    while (true) {
-        int64_t start = MAX(due, now);
-        int64_t seen;
-
-        if (start - now > (GUARD_EVENT_BURST - 1) * GUARD_EVENT_INTERVAL) {
-            return false;
-        }
-        seen = qatomic_cmpxchg(&k->due, due, start + GUARD_EVENT_INTERVAL);
-        if (seen == due) {
-            return true;
-        }
-        due = seen;
+    if (qatomic_read_i64(&k->due) - now > most) {
+        return false;
     }
-}
-
-/* How many were suppressed that no event told of yet; each is told of once. */
-static uint64_t guard_untold(GuardKind *k)
-{
-    uint64_t told = qatomic_read(&k->told);
-
-    while (true) {
-        uint64_t now = stat64_get(&k->suppressed);
-        uint64_t seen;
-
-        if (now <= told) {
-            return 0;
-        }
-        seen = qatomic_cmpxchg(&k->told, told, now);
-        if (seen == told) {
-            return now - told;
-        }
-        told = seen;
+    qemu_spin_lock(&guard_kinds_lock);
+    allowed = k->due - now <= most;
+    if (allowed) {
+        qatomic_set_i64(&k->due, MAX(k->due, now) + GUARD_EVENT_INTERVAL);
+        suppressed = stat64_get(&k->suppressed);
+        *untold = suppressed - k->told;
+        k->told = suppressed;
     }
+    qemu_spin_unlock(&guard_kinds_lock);
+    return allowed;
 }
 
 void guard_violation(const GuardViolation *v)
@@ -112,8 +101,9 @@ void guard_violation(const GuardViolation *v)
     GuardKind *k = &guard_kinds[v->path][v->write][v->action];
     bool cpu = v->cpu != NULL;
     bool has_rip = cpu && guard_arch;
+    uint64_t untold;
 
-    if (!guard_event_allowed(k)) {
+    if (!guard_event_allowed(k, &untold)) {
         stat64_add(&k->suppressed, 1);
         return;
     }
@@ -126,7 +116,7 @@ void guard_violation(const GuardViolation *v)
                                       has_rip ? guard_arch->pc(v->cpu, v->ra)
                                               : 0,
                                       v->has_linear, v->linear,
-                                      v->qom_path, v->action, guard_untold(k));
+                                      v->qom_path, v->action, untold);
 }
 
 GuardCounters *guard_counters(void)

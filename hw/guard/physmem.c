@@ -12,7 +12,6 @@
 #include "exec/address-spaces.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
-#include "exec/ramblock.h"
 #include "hw/core/cpu.h"
 #include "system/runstate.h"
 #include "guard/cpu.h"
