@@ -85,6 +85,16 @@ static inline void guard_debug_end(void)
     guard_debug_depth--;
 }
 
+static inline void guard_debug_leave(const int *unused)
+{
+    guard_debug_end();
+}
+
+/* The same from here to the end of the block */
+#define GUARD_DEBUG_SCOPE()                                             \
+    G_GNUC_UNUSED __attribute__((cleanup(guard_debug_leave)))           \
+    const int guard_debug_scope = (guard_debug_begin(), 0)
+
 /**
  * guard_may_patch: whether a device may patch the guest's code
  * @cpu: CPU in whose address space the code is
