@@ -15,6 +15,7 @@
 #include "system/tcg.h"
 #include "tcg/tcg.h"
 #include "accel/tcg/internal-common.h"
+#include "accel/tcg/tb-context.h"
 #include "guard/cpu.h"
 
 /* By cpu_index; a CPU that is plugged again finds its old state. */
@@ -34,6 +35,23 @@ GuardVCPU *guard_vcpu(CPUState *cpu)
     return g;
 }
 
+static void guard_forget_all(GuardVCPU *g)
+{
+    memset(g->told, 0, sizeof(g->told));
+    g->span.valid = false;
+}
+
+/* A flush of translated code gives its return addresses to others */
+static void guard_forget_if_flushed(GuardVCPU *g)
+{
+    unsigned flushes = qatomic_read(&tb_ctx.tb_flush_count);
+
+    if (g->tb_flushes != flushes) {
+        g->tb_flushes = flushes;
+        guard_forget_all(g);
+    }
+}
+
 /* On the CPU's own thread, between translation blocks */
 static void guard_tcg_flush(CPUState *cpu, run_on_cpu_data data)
 {
@@ -42,8 +60,7 @@ static void guard_tcg_flush(CPUState *cpu, run_on_cpu_data data)
     }
     tlb_flush(cpu);
     /* What was told of was decided by another table */
-    memset(guard_vcpu(cpu)->told, 0, sizeof(guard_vcpu(cpu)->told));
-    guard_vcpu(cpu)->span.valid = false;
+    guard_forget_all(guard_vcpu(cpu));
     /* Blocks made for a guarded machine keep split stores whole */
     if (qatomic_read(&guard_on)) {
         tcg_cflags_set(cpu, CF_GUARD);
@@ -124,6 +141,7 @@ static bool guard_is_told(const GuardAccess *a)
     GuardVCPU *g = guard_vcpu(a->cpu);
     unsigned i;
 
+    guard_forget_if_flushed(g);
     for (i = 0; i < GUARD_TOLD; i++) {
         GuardTold *t = &g->told[i];
 
@@ -141,18 +159,22 @@ static bool guard_is_told(const GuardAccess *a)
     return false;
 }
 
-void guard_cpu_begin(CPUState *cpu, uintptr_t ra, vaddr start, unsigned size,
-                     unsigned dirs)
+void guard_cpu_begin(CPUState *cpu, uintptr_t ra, int mmu_idx, vaddr start,
+                     unsigned size, unsigned dirs)
 {
     GuardVCPU *g = guard_vcpu(cpu);
+    bool walk = guard_arch->phys_mmu_idx & (1U << mmu_idx);
     vaddr last = start + size - 1;
     unsigned i;
 
+    guard_forget_if_flushed(g);
     for (i = 0; i < GUARD_TOLD; i++) {
         GuardTold *t = &g->told[i];
 
-        if (t->ra != ra ||
-            ((t->dirs & dirs) && t->start <= last && t->last >= start)) {
+        /* A page walk is made in the middle of an instruction's accesses */
+        if (walk ? t->mmu_idx == mmu_idx
+                 : t->ra != ra || ((t->dirs & dirs) && t->start <= last &&
+                                   t->last >= start)) {
             t->left = 0;
         }
     }

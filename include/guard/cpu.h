@@ -25,7 +25,9 @@ typedef struct GuardPass {
 /*
  * A range whose accesses were told of by one event, or let through, as one.
  * While the return address and the MMU index are the same, its parts are
- * silent, unless they ask for a stronger action.
+ * silent, unless they ask for a stronger action.  It never outlives a change of
+ * the table, nor a flush of translated code, which would give the return
+ * address to another instruction.
  */
 typedef struct GuardTold {
     uintptr_t ra;
@@ -71,6 +73,7 @@ typedef struct GuardSpan {
  * @step_cflags: CF_GUARD_PASS if the instruction goes on in a step with the
  *               world stopped
  * @told: see GuardTold
+ * @tb_flushes: flushes of translated code that @told and @span know of
  * @walk_addr: what a page walk reads next
  * @span: see GuardSpan
  * @state_op: counts transfers of CPU state; 0 before the first
@@ -87,6 +90,7 @@ typedef struct GuardVCPU {
 
     GuardTold told[GUARD_TOLD];
     unsigned next_told;
+    unsigned tb_flushes;
 
     vaddr walk_addr;
     GuardSpan span;
@@ -177,8 +181,8 @@ static inline void guard_span_grows(CPUState *cpu)
 bool guard_cpu_would_leave(const GuardAccess *a);
 
 /* A block access begins: forget what was told of the range */
-void guard_cpu_begin(CPUState *cpu, uintptr_t ra, vaddr start, unsigned size,
-                     unsigned dirs);
+void guard_cpu_begin(CPUState *cpu, uintptr_t ra, int mmu_idx, vaddr start,
+                     unsigned size, unsigned dirs);
 
 /*
  * From now on, parts of @a, or of the loads and stores of the same range as

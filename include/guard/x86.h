@@ -14,7 +14,7 @@
 #define guard_masked_store(env, addr, esize, mask, ra)          ((mask) && 0)
 #define guard_stack(sa, bytes)                                  (false)
 #define guard_stack64(sa, bytes)                                (false)
-#define guard_touch_load(env, addr, size, mmu_idx, ra)          ((void)0)
+#define guard_touch_stack(env, base, sp, mask, bytes, ra)       ((void)0)
 #define guard_walk_store(env, addr, mmu_idx)                    (false)
 #define guard_state_begin(cpu)                                  ((void)0)
 #define guard_span_grows(cpu)                                   ((void)0)
@@ -66,12 +66,17 @@ bool guard_stack_slow(CPUX86State *env, target_ulong base, target_ulong sp,
      guard_stack_slow((sa)->env, 0, (sa)->sp, -1, bytes, (sa)->mmu_index, \
                       (sa)->ra))
 
-/* Before a load that comes after a store of the same instruction */
-static inline void guard_touch_load(CPUX86State *env, vaddr addr,
-                                    unsigned size, int mmu_idx, uintptr_t ra)
+/*
+ * Before loads from the stack that come after a store of the same
+ * instruction.  On a stack that wraps around each is on its own.
+ */
+static inline void guard_touch_stack(CPUX86State *env, target_ulong base,
+                                     target_ulong sp, target_ulong mask,
+                                     unsigned bytes, uintptr_t ra)
 {
-    if (guard_active() && size) {
-        guard_tcg_touch(env, addr, size, MMU_DATA_LOAD, mmu_idx, ra);
+    if (guard_active() && bytes && ((sp + bytes - 1) & mask) >= (sp & mask)) {
+        guard_tcg_touch(env, base + (sp & mask), bytes, MMU_DATA_LOAD,
+                        cpu_mmu_index(env_cpu(env), false), ra);
     }
 }
 

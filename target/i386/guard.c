@@ -219,8 +219,8 @@ void helper_guard_enter(CPUX86State *env, target_ulong frame, uint32_t size,
     int i;
 
     for (i = 1; i < level; i++) {
-        guard_touch_load(env, guard_stack_addr(env, ebp, -(int)size * i), size,
-                         cpu_mmu_index(env_cpu(env), false), ra);
+        guard_tcg_touch(env, guard_stack_addr(env, ebp, -(int)size * i), size,
+                        MMU_DATA_LOAD, cpu_mmu_index(env_cpu(env), false), ra);
     }
     guard_words_init(&w, env, frame, -(int)(size * level), size, size,
                      MMU_DATA_STORE, ra);
