@@ -8,7 +8,7 @@
 #include "guard/guard.h"
 
 /* Accesses that a 'cont' after a pause can let through in one instruction */
-#define GUARD_PASSES        40
+#define GUARD_PASSES        64
 
 /*
  * An access that may take place once: the same bytes of the same RAM as the
