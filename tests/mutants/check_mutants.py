@@ -30,6 +30,7 @@ QUICK = [
     ('subpage-matrix', 'one-cpu-across'),
     ('subpage-system', 'reset'),
     ('subpage-system', 'unplug'),
+    ('subpage-corners', 'suspend'),
 ]
 # Only for what needs CPUs that run at a time; one after the other
 LONG = [
@@ -47,6 +48,7 @@ FIRST = {
     'CROSS_PAGE': ('subpage-matrix', 'one-cpu-across'),
     'RESET': ('subpage-system', 'reset'),
     'RAM_REMOVED': ('subpage-system', 'unplug'),
+    'WAKEUP': ('subpage-corners', 'suspend'),
 }
 ROUNDS = '60'
 POINT = re.compile(r'^(not )?ok (\d+)\s*(.*)$')

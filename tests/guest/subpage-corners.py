@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The host's side of subpage-corners.c."""
+
+import subpage_host
+
+
+def flip(session, arg):
+    """Protect a page that nobody uses, and lift it again, many times."""
+    region = {'addr': arg['addr'], 'size': 4096}
+    for _ in range(arg['rounds']):
+        for access in ('read', 'read-write'):
+            reply = subpage_host.set_access(
+                session, [dict(region, access=access)], 'fault')
+            if 'error' in reply:
+                raise ValueError(str(reply))
+    return {'rounds': arg['rounds']}
+
+
+def lists(session, arg):
+    """How many lines of a monitor command begin with a text."""
+    reply = session.qmp({'execute': 'human-monitor-command',
+                         'arguments': {'command-line': arg['line']}})
+    return {'lines': sum(line.startswith(arg['text'])
+                         for line in reply['return'].splitlines())}
+
+
+def order(session, _arg):
+    """Where in the sequence of all events these came last."""
+    session.qmp('query-name')
+    names = [event['name'] for event in session.events]
+    return {key: len(names) - 1 - names[::-1].index(name)
+            if name in names else -1
+            for key, name in (('wakeup', 'WAKEUP'), ('reset', 'RESET'),
+                              ('cleared', 'SUBPAGE_CLEARED'))}
+
+
+calls = dict(subpage_host.calls, flip=flip, lists=lists,
+             order=order)
