@@ -15,6 +15,10 @@ GUEST_RUN("lift", "accel=tcg,thread=multi -cpu max -smp 2 -append lift");
 GUEST_RUN("lift-round-robin",
           "accel=tcg,thread=single -cpu max -smp 2 -append lift");
 GUEST_RUN("suspend", "reboots -cpu max -append suspend");
+GUEST_RUN("eject", "memory=128M,slots=1,maxmem=1G -cpu max "
+          "-object memory-backend-ram,id=ram1,size=128M "
+          "-device pc-dimm,id=dimm,memdev=ram1,addr=0x100000000 "
+          "-append eject");
 
 #define MIDDLE  0x600           /* the sub-page in its page */
 
@@ -283,6 +287,28 @@ static void suspend(void)
        "that cleared the protection, not waking up");
 }
 
+/* --- RAM goes --- */
+
+/* The guards of RAM go with it, and not before */
+static void eject(void)
+{
+    const char *r;
+
+    arm(0x100001000, SUBPAGE, "read", "fault", 0);
+    outl(0xa00, 0);
+    outb(0xa14, 8);
+    r = host("events", "{\"name\": \"DEVICE_DELETED\", \"wait\": 1}");
+    ok(json_number(r, "count", 0) >= 1, "the DIMM is ejected");
+    r = qmp("query-subpage-access", "{}");
+    ok(json_length(r, "return") == 1, "its memory is still protected");
+    qmp("object-del", "{\"id\": \"ram1\"}");
+    r = host("events", "{\"name\": \"SUBPAGE_CLEARED\", \"wait\": 1}");
+    ok(json_is(r, "events.0.data.reason", "ram-removed") &&
+       json_is(r, "events.0.data.size", "128"), "RAM goes: one event: %s", r);
+    r = qmp("query-subpage-access", "{}");
+    ok(json_length(r, "return") == 0, "nothing is listed");
+}
+
 void test(void)
 {
     const char *what = command_line();
@@ -297,6 +323,8 @@ void test(void)
         lift();
     } else if (!strcmp(what, "suspend")) {
         suspend();
+    } else if (!strcmp(what, "eject")) {
+        eject();
     } else {
         xsave_twice();
         xrstor();

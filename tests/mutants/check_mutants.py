@@ -31,6 +31,7 @@ QUICK = [
     ('subpage-system', 'reset'),
     ('subpage-system', 'unplug'),
     ('subpage-corners', 'suspend'),
+    ('subpage-corners', 'eject'),
 ]
 # Only for what needs CPUs that run at a time; one after the other
 LONG = [
