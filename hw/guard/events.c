@@ -4,11 +4,11 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/stats64.h"
 #include "qemu/timer.h"
 #include "hw/core/cpu.h"
 #include "qapi/qapi-events-guard.h"
 #include "guard/guard.h"
+#include "guard/limit.h"
 
 const GuardArchOps *guard_arch;
 
@@ -27,18 +27,7 @@ static void __attribute__((constructor)) guard_mutant_init(void)
 #define GUARD_EVENT_BURST       200
 #define GUARD_EVENT_INTERVAL    (NANOSECONDS_PER_SECOND / 10)
 
-/*
- * The kinds are fixed, so that memory use doesn't depend on the guest, and a
- * flood of one kind doesn't hide another.
- */
-typedef struct GuardKind {
-    Stat64 sent;
-    Stat64 suppressed;
-    uint64_t told;              /* of the suppressed, by later events */
-    int64_t due;                /* when the bucket will be empty again, in ns */
-} GuardKind;
-
-static GuardKind guard_kinds[GUARD_PATH__MAX][2][GUARD_ACTION__MAX];
+static GuardLimit guard_kinds[GUARD_PATH__MAX][2][GUARD_ACTION__MAX];
 
 GuardAction guard_path_action(GuardPath path, GuardAction action)
 {
@@ -67,10 +56,10 @@ static int64_t guard_clock(void)
 }
 
 /* A leaky bucket in one word, so that vCPUs needn't take a lock for it. */
-static bool guard_event_allowed(GuardKind *k)
+static bool guard_limit_allows(GuardLimit *l)
 {
     int64_t now = guard_clock();
-    int64_t due = qatomic_read(&k->due);
+    int64_t due = qatomic_read(&l->due);
 
     while (true) {
         int64_t start = MAX(due, now);
@@ -79,7 +68,7 @@ static bool guard_event_allowed(GuardKind *k)
         if (start - now > (GUARD_EVENT_BURST - 1) * GUARD_EVENT_INTERVAL) {
             return false;
         }
-        seen = qatomic_cmpxchg(&k->due, due, start + GUARD_EVENT_INTERVAL);
+        seen = qatomic_cmpxchg(&l->due, due, start + GUARD_EVENT_INTERVAL);
         if (seen == due) {
             return true;
         }
@@ -87,19 +76,26 @@ static bool guard_event_allowed(GuardKind *k)
     }
 }
 
-/* How many were suppressed that no event told of yet; each is told of once. */
-static uint64_t guard_untold(GuardKind *k)
+bool guard_limit(GuardLimit *l)
 {
-    uint64_t told = qatomic_read(&k->told);
+    bool allowed = guard_limit_allows(l);
+
+    stat64_add(allowed ? &l->sent : &l->suppressed, 1);
+    return allowed;
+}
+
+uint64_t guard_limit_untold(GuardLimit *l)
+{
+    uint64_t told = qatomic_read(&l->told);
 
     while (true) {
-        uint64_t now = stat64_get(&k->suppressed);
+        uint64_t now = stat64_get(&l->suppressed);
         uint64_t seen;
 
         if (now <= told) {
             return 0;
         }
-        seen = qatomic_cmpxchg(&k->told, told, now);
+        seen = qatomic_cmpxchg(&l->told, told, now);
         if (seen == told) {
             return now - told;
         }
@@ -109,15 +105,13 @@ static uint64_t guard_untold(GuardKind *k)
 
 void guard_violation(const GuardViolation *v)
 {
-    GuardKind *k = &guard_kinds[v->path][v->write][v->action];
+    GuardLimit *k = &guard_kinds[v->path][v->write][v->action];
     bool cpu = v->cpu != NULL;
     bool has_rip = cpu && guard_arch;
 
-    if (!guard_event_allowed(k)) {
-        stat64_add(&k->suppressed, 1);
+    if (!guard_limit(k)) {
         return;
     }
-    stat64_add(&k->sent, 1);
     qapi_event_send_subpage_violation(v->addr, v->size, v->write,
                                       cpu ? GUARD_SOURCE_CPU
                                           : GUARD_SOURCE_DEVICE,
@@ -126,7 +120,8 @@ void guard_violation(const GuardViolation *v)
                                       has_rip ? guard_arch->pc(v->cpu, v->ra)
                                               : 0,
                                       v->has_linear, v->linear,
-                                      v->qom_path, v->action, guard_untold(k));
+                                      v->qom_path, v->action,
+                                      guard_limit_untold(k));
 }
 
 GuardCounters *guard_counters(void)
@@ -143,7 +138,7 @@ GuardCounters *guard_counters(void)
     for (path = 0; path < GUARD_PATH__MAX; path++) {
         for (write = 0; write < 2; write++) {
             for (action = 0; action < GUARD_ACTION__MAX; action++) {
-                GuardKind *k = &guard_kinds[path][write][action];
+                GuardLimit *k = &guard_kinds[path][write][action];
                 uint64_t suppressed = stat64_get(&k->suppressed);
                 uint64_t n = stat64_get(&k->sent) + suppressed;
 
