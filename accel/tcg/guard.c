@@ -168,6 +168,31 @@ void guard_cpu_told(CPUState *cpu, uintptr_t ra, int mmu_idx, vaddr start,
     };
 }
 
+void guard_pause_before(CPUState *cpu, uintptr_t ra)
+{
+    vm_stop(RUN_STATE_PAUSED);
+    /* Out of the loop first, as CF_NOIRQ would not look for the stop */
+    cpu->exception_index = EXCP_INTERRUPT;
+    cpu->cflags_next_tb = 1 | CF_NOIRQ | CF_GUARD_PASS | curr_cflags(cpu);
+    cpu_loop_exit_restore(cpu, ra);
+}
+
+bool guard_in_pass(uintptr_t ra)
+{
+    TranslationBlock *tb = tcg_tb_lookup(ra);
+
+    return tb && (tb_cflags(tb) & CF_GUARD_PASS);
+}
+
+void guard_tcg_pin_code(CPUState *cpu, bool on)
+{
+    if (on) {
+        tcg_cflags_set(cpu, CF_GUARD_PIN);
+    } else {
+        tcg_cflags_clear(cpu, CF_GUARD_PIN);
+    }
+}
+
 /*
  * The instruction that was stopped starts again after 'cont', in a translation
  * block of its own (CF_GUARD_PASS).  It may make several accesses, each of
@@ -180,8 +205,7 @@ void guard_cpu_told(CPUState *cpu, uintptr_t ra, int mmu_idx, vaddr start,
  */
 static bool guard_take_pass(GuardVCPU *g, const GuardAccess *a, uint64_t pc)
 {
-    TranslationBlock *tb = tcg_tb_lookup(a->ra);
-    bool marked = tb && (tb_cflags(tb) & CF_GUARD_PASS);
+    bool marked = guard_in_pass(a->ra);
     unsigned i;
 
     if (GUARD_MUTANT(GUARD_HOOK_PASS)) {
@@ -265,12 +289,7 @@ GuardVerdict guard_cpu_verdict(const GuardAccess *a)
         }
         guard_give_pass(g, a, pc);
         guard_cpu_violation(a, path, action);
-        vm_stop(RUN_STATE_PAUSED);
-        /* Out of the loop first, as CF_NOIRQ would not look for the stop */
-        a->cpu->exception_index = EXCP_INTERRUPT;
-        a->cpu->cflags_next_tb = 1 | CF_NOIRQ | CF_GUARD_PASS |
-                                 curr_cflags(a->cpu);
-        cpu_loop_exit_restore(a->cpu, a->ra);
+        guard_pause_before(a->cpu, a->ra);
     default:
         g_assert_not_reached();
     }
