@@ -14,6 +14,10 @@ void guard_tcg_sync_later(void)
 {
 }
 
+void guard_tcg_pin_code(CPUState *cpu, bool on)
+{
+}
+
 bool guard_state_seen(CPUState *cpu, ram_addr_t ram, bool write)
 {
     return false;

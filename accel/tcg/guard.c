@@ -207,19 +207,37 @@ void guard_cpu_told(const GuardAccess *a, unsigned dirs, unsigned accesses)
     };
 }
 
-/*
- * The instruction that was stopped starts again after 'cont', in a translation
- * block of its own (CF_GUARD_PASS).  It may make several accesses, each of
- * which stops it once; each pass is good for one access of each attempt.  The
- * next time round the instruction is in another block.
- */
-static bool guard_is_marked(uintptr_t ra)
+void guard_pause_before(CPUState *cpu, uintptr_t ra)
+{
+    vm_stop(RUN_STATE_PAUSED);
+    /* Out of the loop first, as CF_NOIRQ would not look for the stop */
+    cpu->exception_index = EXCP_INTERRUPT;
+    cpu->cflags_next_tb = 1 | CF_NOIRQ | CF_GUARD_PASS | curr_cflags(cpu);
+    cpu_loop_exit_restore(cpu, ra);
+}
+
+bool guard_in_pass(uintptr_t ra)
 {
     TranslationBlock *tb = tcg_tb_lookup(ra);
 
     return tb && (tb_cflags(tb) & CF_GUARD_PASS);
 }
 
+void guard_tcg_pin_code(CPUState *cpu, bool on)
+{
+    if (on) {
+        tcg_cflags_set(cpu, CF_GUARD_PIN);
+    } else {
+        tcg_cflags_clear(cpu, CF_GUARD_PIN);
+    }
+}
+
+/*
+ * The instruction that was stopped starts again after 'cont', in a translation
+ * block of its own (CF_GUARD_PASS).  It may make several accesses, each of
+ * which stops it once; each pass is good for one access of each attempt.  The
+ * next time round the instruction is in another block.
+ */
 static GuardPass *guard_find_pass(GuardVCPU *g, const GuardAccess *a)
 {
     unsigned i;
@@ -242,7 +260,7 @@ static bool guard_take_pass(GuardVCPU *g, const GuardAccess *a, uint64_t pc)
     if (GUARD_MUTANT(GUARD_HOOK_PASS)) {
         return true;
     }
-    if (g->pass_pc != pc || !guard_is_marked(a->ra)) {
+    if (g->pass_pc != pc || !guard_in_pass(a->ra)) {
         g->npasses = 0;
     }
     p = guard_find_pass(g, a);
@@ -282,7 +300,7 @@ uint32_t guard_cpu_pass_cflags(CPUState *cpu, uintptr_t ra)
     GuardVCPU *g;
     unsigned i;
 
-    if (!guard_active() || !ra || !guard_is_marked(ra)) {
+    if (!guard_active() || !ra || !guard_in_pass(ra)) {
         return 0;
     }
     g = guard_vcpu(cpu);
@@ -356,12 +374,7 @@ GuardVerdict guard_cpu_verdict(const GuardAccess *a)
         }
         guard_give_pass(g, a, pc);
         guard_cpu_violation(a, path, action);
-        vm_stop(RUN_STATE_PAUSED);
-        /* Out of the loop first, as CF_NOIRQ would not look for the stop */
-        a->cpu->exception_index = EXCP_INTERRUPT;
-        a->cpu->cflags_next_tb = 1 | CF_NOIRQ | CF_GUARD_PASS |
-                                 curr_cflags(a->cpu);
-        cpu_loop_exit_restore(a->cpu, a->ra);
+        guard_pause_before(a->cpu, a->ra);
     default:
         g_assert_not_reached();
     }

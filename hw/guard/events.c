@@ -4,12 +4,12 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/stats64.h"
 #include "qemu/thread.h"
 #include "qemu/timer.h"
 #include "hw/core/cpu.h"
 #include "qapi/qapi-events-guard.h"
 #include "guard/guard.h"
+#include "guard/limit.h"
 
 const GuardArchOps *guard_arch;
 
@@ -28,21 +28,10 @@ static void __attribute__((constructor)) guard_mutant_init(void)
 #define GUARD_EVENT_BURST       200
 #define GUARD_EVENT_INTERVAL    (NANOSECONDS_PER_SECOND / 10)
 
-/*
- * The kinds are fixed, so that memory use doesn't depend on the guest, and a
- * flood of one kind doesn't hide another.
- */
-typedef struct GuardKind {
-    Stat64 sent;
-    Stat64 suppressed;
-    uint64_t told;              /* of the suppressed, by later events */
-    aligned_int64_t due;        /* when the bucket will be empty, in ns */
-} GuardKind;
+static GuardLimit guard_kinds[GUARD_PATH__MAX][2][GUARD_ACTION__MAX];
 
-static GuardKind guard_kinds[GUARD_PATH__MAX][2][GUARD_ACTION__MAX];
-
-/* For @told and changes of @due; taken no more often than events are sent */
-static QemuSpin guard_kinds_lock;
+/* For changes of limits; taken no more often than events are sent */
+static QemuSpin guard_limit_lock;
 
 GuardAction guard_path_action(GuardPath path, GuardAction action)
 {
@@ -70,44 +59,54 @@ static int64_t guard_clock(void)
 #endif
 }
 
-/*
- * A leaky bucket.  Where an event is allowed, @untold is how many violations
- * were suppressed that no event told of yet: each is told of once.
- */
-static bool guard_event_allowed(GuardKind *k, uint64_t *untold)
+/* A leaky bucket */
+static bool guard_limit_allows(GuardLimit *l)
 {
     const int64_t most = (GUARD_EVENT_BURST - 1) * GUARD_EVENT_INTERVAL;
     int64_t now = guard_clock();
-    uint64_t suppressed;
     bool allowed;
 
-    if (qatomic_read_i64(&k->due) - now > most) {
+    if (qatomic_read_i64(&l->due) - now > most) {
         return false;
     }
-    qemu_spin_lock(&guard_kinds_lock);
-    allowed = k->due - now <= most;
+    qemu_spin_lock(&guard_limit_lock);
+    allowed = l->due - now <= most;
     if (allowed) {
-        qatomic_set_i64(&k->due, MAX(k->due, now) + GUARD_EVENT_INTERVAL);
-        suppressed = stat64_get(&k->suppressed);
-        *untold = suppressed - k->told;
-        k->told = suppressed;
+        qatomic_set_i64(&l->due, MAX(l->due, now) + GUARD_EVENT_INTERVAL);
     }
-    qemu_spin_unlock(&guard_kinds_lock);
+    qemu_spin_unlock(&guard_limit_lock);
     return allowed;
+}
+
+bool guard_limit(GuardLimit *l)
+{
+    bool allowed = guard_limit_allows(l);
+
+    stat64_add(allowed ? &l->sent : &l->suppressed, 1);
+    return allowed;
+}
+
+uint64_t guard_limit_untold(GuardLimit *l)
+{
+    uint64_t suppressed, untold;
+
+    qemu_spin_lock(&guard_limit_lock);
+    suppressed = stat64_get(&l->suppressed);
+    untold = suppressed - l->told;
+    l->told = suppressed;
+    qemu_spin_unlock(&guard_limit_lock);
+    return untold;
 }
 
 void guard_violation(const GuardViolation *v)
 {
-    GuardKind *k = &guard_kinds[v->path][v->write][v->action];
+    GuardLimit *k = &guard_kinds[v->path][v->write][v->action];
     bool cpu = v->cpu != NULL;
     bool has_rip = cpu && guard_arch;
-    uint64_t untold;
 
-    if (!guard_event_allowed(k, &untold)) {
-        stat64_add(&k->suppressed, 1);
+    if (!guard_limit(k)) {
         return;
     }
-    stat64_add(&k->sent, 1);
     qapi_event_send_subpage_violation(v->addr, v->size, v->write,
                                       cpu ? GUARD_SOURCE_CPU
                                           : GUARD_SOURCE_DEVICE,
@@ -116,7 +115,8 @@ void guard_violation(const GuardViolation *v)
                                       has_rip ? guard_arch->pc(v->cpu, v->ra)
                                               : 0,
                                       v->has_linear, v->linear,
-                                      v->qom_path, v->action, untold);
+                                      v->qom_path, v->action,
+                                      guard_limit_untold(k));
 }
 
 GuardCounters *guard_counters(void)
@@ -133,7 +133,7 @@ GuardCounters *guard_counters(void)
     for (path = 0; path < GUARD_PATH__MAX; path++) {
         for (write = 0; write < 2; write++) {
             for (action = 0; action < GUARD_ACTION__MAX; action++) {
-                GuardKind *k = &guard_kinds[path][write][action];
+                GuardLimit *k = &guard_kinds[path][write][action];
                 uint64_t suppressed = stat64_get(&k->suppressed);
                 uint64_t n = stat64_get(&k->sent) + suppressed;
 

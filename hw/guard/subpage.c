@@ -18,6 +18,7 @@
 #include "system/tcg.h"
 #include "guard/guard.h"
 #include "guard/physmem.h"
+#include "guard/pin-ops.h"
 
 bool guard_on;
 
@@ -517,8 +518,8 @@ GuardFeatureInfoList *qmp_query_guard(Error **errp)
 
     guard_query_xo(&tail);
     guard_query_subpage(&tail);
-    guard_feature(&tail, GUARD_FEATURE_REGISTER_PINNING,
-                  "this version of QEMU has no register pinning");
+    guard_pin_query(guard_feature(&tail, GUARD_FEATURE_REGISTER_PINNING,
+                                  guard_pin_unavailable()));
     guard_feature(&tail, GUARD_FEATURE_PRIVATE_MEMORY,
                   "this version of QEMU has no private memory");
     return list;

@@ -201,6 +201,25 @@ static inline void guard_cpu_walks(CPUState *cpu, vaddr addr)
     }
 }
 
+/**
+ * guard_pause_before: stop the VM before the instruction that @ra is in
+ * @cpu: the CPU, on its own thread
+ * @ra: return address into generated code
+ *
+ * After 'cont' the instruction starts again, in a block of its own.
+ */
+G_NORETURN void guard_pause_before(CPUState *cpu, uintptr_t ra);
+
+/* Whether @ra is in the block that guard_pause_before() made to start again */
+bool guard_in_pass(uintptr_t ra);
+
+/**
+ * guard_tcg_pin_code: whether table registers and segment bases are pinned
+ * @cpu: the CPU, on its own thread or while it doesn't run
+ * @on: whether blocks need the helpers that check them
+ */
+void guard_tcg_pin_code(CPUState *cpu, bool on);
+
 /* A transfer of CPU state begins: it gives one event for each sub-page */
 void guard_state_begin(CPUState *cpu);
 

@@ -1,0 +1,600 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Register pinning: the commands, events, and what a reset does.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/error-report.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-guard.h"
+#include "qapi/qapi-events-guard.h"
+#include "qom/object.h"
+#include "hw/core/cpu.h"
+#include "hw/resettable.h"
+#include "system/cpus.h"
+#include "system/replay.h"
+#include "system/reset.h"
+#include "system/tcg.h"
+#include "guard/guard.h"
+#include "guard/limit.h"
+#include "guard/pin-ops.h"
+
+const GuardPinOps *guard_pin_ops;
+
+/* Pins for all CPUs, for those that are plugged in later; with the BQL */
+static GArray *guard_pins_all;
+
+static GuardLimit guard_pin_kinds[PIN_REGISTER__MAX][GUARD_ACTION__MAX];
+
+void guard_pin_violation(CPUState *cs, const GuardPinViolation *v)
+{
+    GuardLimit *kind = &guard_pin_kinds[v->reg][v->action];
+    bool table = v->reg == PIN_REGISTER_IDTR || v->reg == PIN_REGISTER_GDTR;
+
+    if (!guard_limit(kind)) {
+        return;
+    }
+    qapi_event_send_register_pin_violation(cs->cpu_index, v->reg,
+                                           v->reg == PIN_REGISTER_MSR,
+                                           v->index, v->old, v->attempted,
+                                           table, v->old_limit,
+                                           table, v->attempted_limit,
+                                           guard_arch->pc(cs, v->ra),
+                                           v->action,
+                                           guard_limit_untold(kind));
+}
+
+const char *guard_pin_unavailable(void)
+{
+    if (!tcg_enabled()) {
+        return "register pinning is enforced by TCG only: use -accel tcg";
+    }
+    if (!guard_pin_ops) {
+        return "register pinning is enforced for x86 CPUs only";
+    }
+    return NULL;
+}
+
+/*
+ * Applying
+ */
+
+/* What a command does to a CPU; shared by the work items of all CPUs */
+typedef struct GuardPinWork {
+    bool set;
+    size_t n;
+    GuardPin pins[];
+} GuardPinWork;
+
+/* With the BQL held, on the CPU's thread or while it doesn't run yet */
+static void guard_pin_apply(CPUState *cs, const GuardPinWork *work)
+{
+    size_t i;
+
+    for (i = 0; i < work->n; i++) {
+        if (work->set) {
+            guard_pin_ops->set(cs, &work->pins[i]);
+        } else {
+            guard_pin_ops->unset(cs, work->pins[i].reg, work->pins[i].index);
+        }
+    }
+    guard_pin_ops->done(cs);
+}
+
+static void guard_pin_work(CPUState *cs, run_on_cpu_data data)
+{
+    guard_pin_apply(cs, data.host_ptr);
+    g_atomic_rc_box_release(data.host_ptr);
+}
+
+static void guard_pin_nothing(CPUState *cs, run_on_cpu_data data)
+{
+}
+
+static bool guard_pin_runs(CPUState *cs)
+{
+    return cs->created && !cs->unplug;
+}
+
+/*
+ * Between two blocks of each CPU.  The items are queued on all of them before
+ * the first is waited for, and waiting lets go of the BQL: hold on to the CPUs.
+ */
+static void guard_pin_run(GPtrArray *cpus, GuardPinWork *work)
+{
+    guint i;
+
+    for (i = 0; i < cpus->len; i++) {
+        CPUState *cs = g_ptr_array_index(cpus, i);
+
+        if (guard_pin_runs(cs)) {
+            g_atomic_rc_box_acquire(work);
+            async_run_on_cpu(cs, guard_pin_work, RUN_ON_CPU_HOST_PTR(work));
+        }
+    }
+    for (i = 0; i < cpus->len; i++) {
+        CPUState *cs = g_ptr_array_index(cpus, i);
+
+        if (guard_pin_runs(cs)) {
+            run_on_cpu(cs, guard_pin_nothing, RUN_ON_CPU_NULL);
+        }
+    }
+}
+
+/* The CPUs that a command is for, with a reference each */
+static GPtrArray *guard_pin_cpus(bool has_cpu_index, int64_t cpu_index,
+                                 Error **errp)
+{
+    GPtrArray *cpus = g_ptr_array_new_with_free_func(object_unref);
+    CPUState *cs;
+
+    CPU_FOREACH(cs) {
+        if (!has_cpu_index || cs->cpu_index == cpu_index) {
+            g_ptr_array_add(cpus, object_ref(OBJECT(cs)));
+        }
+    }
+    if (has_cpu_index && !cpus->len) {
+        error_setg(errp, "cpu-index %" PRId64 " is no CPU of this machine",
+                   cpu_index);
+        g_ptr_array_unref(cpus);
+        return NULL;
+    }
+    return cpus;
+}
+
+static GuardPin *guard_pin_in_all(PinRegister reg, uint32_t index)
+{
+    guint i;
+
+    for (i = 0; guard_pins_all && i < guard_pins_all->len; i++) {
+        GuardPin *pin = &g_array_index(guard_pins_all, GuardPin, i);
+
+        if (pin->reg == reg && pin->index == index) {
+            return pin;
+        }
+    }
+    return NULL;
+}
+
+static void guard_pin_forget(PinRegister reg, uint32_t index)
+{
+    GuardPin *pin = guard_pin_in_all(reg, index);
+
+    if (pin) {
+        g_array_remove_index_fast(guard_pins_all,
+                                  pin - (GuardPin *)guard_pins_all->data);
+    }
+}
+
+void guard_pin_remember(const GuardPin *pin)
+{
+    if (!guard_pins_all) {
+        guard_pins_all = g_array_new(false, false, sizeof(GuardPin));
+    }
+    guard_pin_forget(pin->reg, pin->index);
+    if (guard_pins_all->len < GUARD_MAX_PINS) {
+        g_array_append_vals(guard_pins_all, pin, 1);
+    }
+}
+
+void guard_pin_inherit(CPUState *cs)
+{
+    guint i;
+
+    if (!guard_pins_all || !guard_pins_all->len) {
+        return;
+    }
+    for (i = 0; i < guard_pins_all->len; i++) {
+        const GuardPin *pin = &g_array_index(guard_pins_all, GuardPin, i);
+        g_autofree char *what = g_strdup_printf("pin of %s",
+                                                PinRegister_str(pin->reg));
+        Error *err = NULL;
+
+        if (guard_pin_ops->check(cs, pin, what, &err)) {
+            guard_pin_ops->set(cs, pin);
+        } else {
+            warn_report_err(err);
+        }
+    }
+    guard_pin_ops->done(cs);
+}
+
+/*
+ * Commands
+ */
+
+static bool guard_pin_parse_bits(const RegisterPin *r, const char *what,
+                                 GuardPin *pin, Error **errp)
+{
+    const char *name = PinRegister_str(r->q_register);
+
+    if (r->has_index || r->has_value || r->has_limit) {
+        error_setg(errp, "%s: %s is pinned by 'ones' and 'zeros': it takes no "
+                   "'%s'", what, name, r->has_index ? "index"
+                   : r->has_value ? "value" : "limit");
+        return false;
+    }
+    pin->mask = (r->has_ones ? r->ones : 0) | (r->has_zeros ? r->zeros : 0);
+    pin->value = r->has_ones ? r->ones : 0;
+    if (!pin->mask) {
+        error_setg(errp, "%s: %s needs bits in 'ones' or 'zeros'", what, name);
+        return false;
+    }
+    if (r->has_ones && r->has_zeros && (r->ones & r->zeros)) {
+        error_setg(errp, "%s: bits 0x%" PRIx64 " of %s are both in 'ones' and "
+                   "in 'zeros'", what, r->ones & r->zeros, name);
+        return false;
+    }
+    return true;
+}
+
+static bool guard_pin_parse_value(const RegisterPin *r, const char *what,
+                                  GuardPin *pin, Error **errp)
+{
+    const char *name = PinRegister_str(r->q_register);
+    bool msr = r->q_register == PIN_REGISTER_MSR;
+
+    if (r->has_ones || r->has_zeros) {
+        error_setg(errp, "%s: %s is pinned as a whole: it takes 'value', not "
+                   "'%s'", what, name, r->has_ones ? "ones" : "zeros");
+        return false;
+    }
+    if (r->has_index != msr) {
+        error_setg(errp, "%s: %s %s", what, name,
+                   msr ? "needs 'index', the number of the MSR"
+                   : "takes no 'index'");
+        return false;
+    }
+    if (msr ? r->has_limit : r->has_limit != r->has_value) {
+        error_setg(errp, "%s: %s %s", what, name,
+                   msr ? "takes no 'limit'"
+                   : "takes both 'value', its base, and 'limit', or neither");
+        return false;
+    }
+    pin->index = r->index;
+    pin->current = !r->has_value;
+    pin->mask = UINT64_MAX;
+    pin->value = r->value;
+    pin->limit = r->limit;
+    return true;
+}
+
+static bool guard_pin_common_checks(const char *verb, Error **errp)
+{
+    const char *unavailable = guard_pin_unavailable();
+
+    if (unavailable) {
+        error_setg(errp, "%s", unavailable);
+        return false;
+    }
+    if (replay_mode != REPLAY_MODE_NONE) {
+        error_setg(errp, "registers can't be %s while recording or replaying: "
+                   "the replay would not see the command at the same "
+                   "instruction", verb);
+        return false;
+    }
+    return true;
+}
+
+/* Room for @n elements, in a box that work items can share */
+static GuardPinWork *guard_pin_new_work(size_t n, bool set, Error **errp)
+{
+    GuardPinWork *work;
+
+    if (n > GUARD_MAX_PINS) {
+        error_setg(errp, "registers has %zu elements, and the limit is %d", n,
+                   GUARD_MAX_PINS);
+        return NULL;
+    }
+    work = g_atomic_rc_box_alloc0(sizeof(*work) + n * sizeof(GuardPin));
+    work->set = set;
+    return work;
+}
+
+static bool guard_pin_is_double(const GuardPinWork *work, Error **errp)
+{
+    const GuardPin *last = &work->pins[work->n - 1];
+    size_t i;
+
+    for (i = 0; i + 1 < work->n; i++) {
+        if (work->pins[i].reg == last->reg &&
+            work->pins[i].index == last->index) {
+            g_autofree char *msr = last->reg != PIN_REGISTER_MSR ? NULL
+                                   : g_strdup_printf(" 0x%x", last->index);
+
+            error_setg(errp, "registers[%zu] and registers[%zu] are both %s%s",
+                       i, work->n - 1, PinRegister_str(last->reg), msr ?: "");
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool guard_pin_check_cpus(const GuardPinWork *work, GPtrArray *cpus,
+                                 Error **errp)
+{
+    guint c;
+    size_t i;
+
+    for (c = 0; c < cpus->len; c++) {
+        CPUState *cs = g_ptr_array_index(cpus, c);
+        unsigned count = guard_pin_ops->count(cs);
+
+        for (i = 0; i < work->n; i++) {
+            const GuardPin *pin = &work->pins[i];
+            g_autofree char *what = g_strdup_printf("registers[%zu]", i);
+
+            if (!guard_pin_ops->check(cs, pin, what, errp)) {
+                return false;
+            }
+            count += !guard_pin_ops->has(cs, pin->reg, pin->index);
+            if (count > GUARD_MAX_PINS) {
+                error_setg(errp, "%s: %s: CPU %d has %d registers pinned "
+                           "already, which is the limit", what,
+                           PinRegister_str(pin->reg), cs->cpu_index,
+                           GUARD_MAX_PINS);
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+void qmp_register_pin(RegisterPinList *registers, bool has_action,
+                      GuardAction action, bool has_on_init, PinOnInit on_init,
+                      bool has_grace_ms, uint32_t grace_ms,
+                      bool has_cpu_index, int64_t cpu_index, Error **errp)
+{
+    g_autoptr(GPtrArray) cpus = NULL;
+    GuardPinWork *work;
+    RegisterPinList *e;
+    size_t i;
+
+    if (!guard_pin_common_checks("pinned", errp)) {
+        return;
+    }
+    cpus = guard_pin_cpus(has_cpu_index, cpu_index, errp);
+    if (!cpus) {
+        return;
+    }
+    work = guard_pin_new_work(QAPI_LIST_LENGTH(registers), true, errp);
+    if (!work) {
+        return;
+    }
+    for (e = registers; e; e = e->next) {
+        const RegisterPin *r = e->value;
+        g_autofree char *what = g_strdup_printf("registers[%zu]", work->n);
+        GuardPin *pin = &work->pins[work->n++];
+        bool ok;
+
+        *pin = (GuardPin) {
+            .reg = r->q_register,
+            .action = has_action ? action : GUARD_ACTION_FAULT,
+            .on_init = has_on_init ? on_init : PIN_ON_INIT_GRACE,
+            .grace_ms = has_grace_ms ? grace_ms : GUARD_GRACE_MS,
+        };
+        switch (r->q_register) {
+        case PIN_REGISTER_CR0:
+        case PIN_REGISTER_CR4:
+        case PIN_REGISTER_EFER:
+            ok = guard_pin_parse_bits(r, what, pin, errp);
+            break;
+        default:
+            ok = guard_pin_parse_value(r, what, pin, errp);
+        }
+        if (!ok || guard_pin_is_double(work, errp)) {
+            goto out;
+        }
+        pin->inherit = !has_cpu_index && !pin->current;
+    }
+    if (!guard_pin_check_cpus(work, cpus, errp)) {
+        goto out;
+    }
+
+    /* Nothing fails from here on */
+    for (i = 0; i < work->n && !has_cpu_index; i++) {
+        if (work->pins[i].inherit) {
+            guard_pin_remember(&work->pins[i]);
+        } else {
+            guard_pin_forget(work->pins[i].reg, work->pins[i].index);
+        }
+    }
+    guard_pin_run(cpus, work);
+out:
+    g_atomic_rc_box_release(work);
+}
+
+static bool guard_pin_is_pinned(GPtrArray *cpus, const GuardPin *pin)
+{
+    guint c;
+
+    for (c = 0; c < cpus->len; c++) {
+        if (guard_pin_ops->has(g_ptr_array_index(cpus, c), pin->reg,
+                               pin->index)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void qmp_register_unpin(RegisterPinSelectorList *registers,
+                        bool has_cpu_index, int64_t cpu_index, Error **errp)
+{
+    g_autoptr(GPtrArray) cpus = NULL;
+    GuardPinWork *work;
+    RegisterPinSelectorList *e;
+    size_t i;
+
+    if (!guard_pin_common_checks("unpinned", errp)) {
+        return;
+    }
+    cpus = guard_pin_cpus(has_cpu_index, cpu_index, errp);
+    if (!cpus) {
+        return;
+    }
+    work = guard_pin_new_work(QAPI_LIST_LENGTH(registers), false, errp);
+    if (!work) {
+        return;
+    }
+    for (e = registers; e; e = e->next) {
+        const RegisterPinSelector *r = e->value;
+        size_t n = work->n;
+        GuardPin *pin = &work->pins[work->n++];
+        const char *name = PinRegister_str(r->q_register);
+
+        pin->reg = r->q_register;
+        pin->index = r->has_index ? r->index : 0;
+        if (r->has_index != (r->q_register == PIN_REGISTER_MSR)) {
+            error_setg(errp, "registers[%zu]: %s %s", n, name, r->has_index
+                       ? "takes no 'index'"
+                       : "needs 'index', the number of the MSR");
+            goto out;
+        }
+        if (guard_pin_is_double(work, errp)) {
+            goto out;
+        }
+        if (!guard_pin_is_pinned(cpus, pin) &&
+            (has_cpu_index || !guard_pin_in_all(pin->reg, pin->index))) {
+            g_autofree char *msr = !r->has_index ? NULL
+                                   : g_strdup_printf(" 0x%x", r->index);
+
+            error_setg(errp, "registers[%zu]: %s%s is not pinned by the host",
+                       n, name, msr ?: "");
+            goto out;
+        }
+    }
+    for (i = 0; i < work->n && !has_cpu_index; i++) {
+        guard_pin_forget(work->pins[i].reg, work->pins[i].index);
+    }
+    guard_pin_run(cpus, work);
+out:
+    g_atomic_rc_box_release(work);
+}
+
+RegisterPinInfoList *qmp_query_register_pins(Error **errp)
+{
+    RegisterPinInfoList *list = NULL;
+    RegisterPinInfoList **tail = &list;
+    CPUState *cs;
+
+    CPU_FOREACH(cs) {
+        if (guard_pin_ops) {
+            guard_pin_ops->query(cs, &tail);
+        }
+    }
+    return list;
+}
+
+void guard_pin_query(GuardFeatureInfo *info)
+{
+    GuardCounters *c = g_new0(GuardCounters, 1);
+    uint64_t *by_action[GUARD_ACTION__MAX] = {
+        [GUARD_ACTION_REPORT] = &c->reported,
+        [GUARD_ACTION_DISCARD] = &c->discarded,
+        [GUARD_ACTION_FAULT] = &c->faulted,
+        [GUARD_ACTION_PAUSE] = &c->paused,
+    };
+    GuardActionList **actions = &info->actions;
+    CPUState *cs;
+    unsigned reg, action;
+
+    info->limits = g_new0(GuardLimits, 1);
+    info->limits->regions_per_command = GUARD_MAX_PINS;
+    info->limits->records = GUARD_MAX_PINS;
+    CPU_FOREACH(cs) {
+        if (guard_pin_ops) {
+            info->on |= guard_pin_ops->any(cs);
+            info->limits->records_used = MAX(info->limits->records_used,
+                                             guard_pin_ops->count(cs));
+        }
+    }
+    for (action = 0; action < GUARD_ACTION__MAX; action++) {
+        QAPI_LIST_APPEND(actions, action);
+        for (reg = 0; reg < PIN_REGISTER__MAX; reg++) {
+            GuardLimit *kind = &guard_pin_kinds[reg][action];
+            uint64_t suppressed = stat64_get(&kind->suppressed);
+            uint64_t n = stat64_get(&kind->sent) + suppressed;
+
+            c->writes += n;
+            *by_action[action] += n;
+            c->suppressed += suppressed;
+        }
+    }
+    info->counters = c;
+}
+
+/*
+ * Reset
+ */
+
+static void guard_pin_tell(PinClearReason reason, CPUState *only)
+{
+    uint32_t guest = 0, waiting = 0;
+    CPUState *cs;
+
+    CPU_FOREACH(cs) {
+        if (!only || cs == only) {
+            guard_pin_ops->take_cleared(cs, &guest, &waiting);
+        }
+    }
+    if (guest || waiting) {
+        qapi_event_send_register_pins_cleared(reason, only,
+                                              only ? only->cpu_index : 0,
+                                              guest, waiting);
+    }
+}
+
+void guard_pin_tell_init(CPUState *cs)
+{
+    guard_pin_tell(PIN_CLEAR_REASON_INIT, cs);
+}
+
+/* In the exit phase of a machine's reset all its CPUs were reset. */
+#define TYPE_GUARD_PIN_CLEAR "guard-pin-clear"
+OBJECT_DECLARE_SIMPLE_TYPE(GuardPinClear, GUARD_PIN_CLEAR)
+
+struct GuardPinClear {
+    Object parent;
+    ResettableState reset_state;
+};
+
+OBJECT_DEFINE_SIMPLE_TYPE_WITH_INTERFACES(GuardPinClear, guard_pin_clear,
+                                          GUARD_PIN_CLEAR, OBJECT,
+                                          { TYPE_RESETTABLE_INTERFACE }, { })
+
+static ResettableState *guard_pin_clear_get_state(Object *obj)
+{
+    return &GUARD_PIN_CLEAR(obj)->reset_state;
+}
+
+static void guard_pin_clear_exit(Object *obj, ResetType type)
+{
+    guard_pin_tell(type == RESET_TYPE_WAKEUP ? PIN_CLEAR_REASON_WAKEUP
+                                             : PIN_CLEAR_REASON_RESET, NULL);
+}
+
+static void guard_pin_clear_init(Object *obj)
+{
+}
+
+static void guard_pin_clear_finalize(Object *obj)
+{
+}
+
+static void guard_pin_clear_class_init(ObjectClass *klass, void *data)
+{
+    ResettableClass *rc = RESETTABLE_CLASS(klass);
+
+    rc->get_state = guard_pin_clear_get_state;
+    rc->phases.exit = guard_pin_clear_exit;
+}
+
+void guard_pin_reset_init(void)
+{
+    static bool done;
+
+    if (!done) {
+        done = true;
+        qemu_register_resettable(object_new(TYPE_GUARD_PIN_CLEAR));
+    }
+}
