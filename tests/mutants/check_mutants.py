@@ -18,20 +18,37 @@ import subprocess
 import sys
 import time
 
-# Test and run, in the order in which they are tried
-QUICK = [
+# Test and run, in the order in which they are tried; what needs CPUs that
+# run at a time comes last
+SUBPAGE = [
     ('subpage-system', 'one-cpu'),
     ('subpage-matrix', 'one-cpu'),
     ('subpage-matrix', 'one-cpu-across'),
     ('subpage-system', 'reset'),
-]
-# Only for what needs CPUs that run at a time
-LONG = [
     ('subpage-matrix', 'four-threads'),
     ('subpage-race', 'four-threads'),
 ]
+PINS = [
+    ('pin-host', 'one-cpu'),
+    ('pin-system', 'one-cpu'),
+    ('pin-guest', 'both'),
+    ('npiep', 'on'),
+    ('pin-host', 'grace'),
+    ('pin-host', 'hotplug'),
+    ('pin-host', 'migrate'),
+    ('pin-host', 'strict'),
+    ('pin-host', 'reset'),
+    ('pin-guest', 'reset'),
+    ('pin-guest', 'four-threads'),
+    ('pin-system', 'race'),
+]
 ROUNDS = '60'
 POINT = re.compile(r'^(not )?ok (\d+)\s*(.*)$')
+
+
+def tests_of(name):
+    """The tests and runs that a hook, by its name, is tried with."""
+    return PINS if name.startswith('PIN_') else SUBPAGE
 
 
 def hooks(header):
@@ -107,12 +124,12 @@ def main():
     args = parser.parse_args()
     args.tests = args.run.parent
     tests = Tests(args)
-    names = {name for name, _ in QUICK + LONG}
-    present = {name: tests.runs(name) for name in names}
-    pairs = [(n, r) for n, r in QUICK + LONG if r in present[n]]
     wanted = hooks(args.header)
     if args.only:
         wanted = [hook for hook in wanted if hook[0] in args.only]
+    pairs = {pair: None for _, name in wanted for pair in tests_of(name)}
+    present = {name: tests.runs(name) for name, _ in pairs}
+    pairs = [(n, r) for n, r in pairs if r in present[n]]
     print(f'1..{len(wanted) + 1}')
 
     failed = 0
@@ -128,7 +145,9 @@ def main():
     for index, (number, name) in enumerate(wanted, 2):
         start = time.monotonic()
         found = []
-        for pair in pairs:
+        for pair in tests_of(name):
+            if pair not in pairs:
+                continue
             found = tests.red(number, *pair, reds[pair])
             if found:
                 break
