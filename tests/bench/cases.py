@@ -24,10 +24,30 @@ class Variant(NamedTuple):
     setup: Tuple[Tuple[str, Dict], ...] = ()
 
 
+def pinned(*registers: Dict) -> Tuple[Tuple[str, Dict], ...]:
+    """Setup that pins registers of all CPUs"""
+    # A boot takes longer than the ten seconds that a CPU has by default.
+    return (('register-pin', {'registers': list(registers),
+                              'grace-ms': 600000}),)
+
+
+# What the loops below toggle is not among it: these writes are allowed.
+WP, UMIP, SMEP, SMAP = 1 << 16, 1 << 11, 1 << 20, 1 << 21
+PINS = pinned({'register': 'cr0', 'ones': WP},
+              {'register': 'cr4', 'zeros': UMIP},
+              {'register': 'efer', 'ones': 1 << 11},
+              {'register': 'msr', 'index': 0x176},
+              {'register': 'idtr'}, {'register': 'gdtr'})
+LINUX_PINS = pinned({'register': 'cr0', 'ones': WP},
+                    {'register': 'cr4', 'ones': UMIP | SMEP | SMAP})
+
 VARIANTS = {
     'stock': Variant(STOCK, ('-accel', 'tcg', '-cpu', 'max')),
     'off': Variant(PATCHED, ('-accel', 'tcg', '-cpu', 'max')),
     'xo': Variant(PATCHED, ('-accel', 'tcg', '-cpu', 'max,+xo')),
+    'pins': Variant(PATCHED, ('-accel', 'tcg', '-cpu', 'max'), PINS),
+    'linux-pins': Variant(PATCHED, ('-accel', 'tcg', '-cpu', 'max'),
+                          LINUX_PINS),
 }
 
 # What stands over the columns, and what it means
@@ -36,6 +56,8 @@ COLUMNS = {
            'without our patches; both with -cpu max',
     'on': 'patched QEMU with -cpu max,+xo against QEMU without our patches '
           'with -cpu max',
+    'pins': 'patched QEMU with registers pinned, against the same QEMU '
+            'without our patches; both with -cpu max',
 }
 
 
@@ -65,8 +87,15 @@ def plain(name: str, title: str, program: str) -> Case:
                 {'off': Side('off', loop), 'on': Side('xo', loop)})
 
 
+def with_pins(case: Case, variant: str = 'pins') -> Case:
+    """The same with one more column"""
+    return case._replace(columns={
+        **case.columns, 'pins': Side(variant, case.reference.loop)})
+
+
 CASES = (
-    plain('boot', 'boot of a Debian cloud kernel to user space', LINUX),
+    with_pins(plain('boot', 'boot of a Debian cloud kernel to user space',
+                    LINUX), 'linux-pins'),
     plain('memory', 'loads and stores over 8 MiB', 'loops'),
     plain('copy', 'REP MOVSQ over 8 MiB', 'loops'),
     plain('store', 'stores to 128 bytes of one page', 'loops'),
@@ -76,11 +105,12 @@ CASES = (
     plain('tlb-walk', 'TLB misses: a walk over 2048 pages', 'loops'),
     plain('tlb-cr3', 'CR3 reload, then 64 pages', 'loops'),
     plain('tlb-invlpg', 'INVLPG and a load', 'loops'),
-    plain('cr0', 'MOV CR0', 'registers'),
-    plain('cr4', 'MOV CR4, no TLB flush', 'registers'),
-    plain('cr4-flush', 'MOV CR4 that flushes the TLB', 'registers'),
-    plain('wrmsr', 'WRMSR', 'registers'),
-    plain('switch', 'switch of tasks: CR3, stack, 8 pages', 'registers'),
+    with_pins(plain('cr0', 'MOV CR0', 'registers')),
+    with_pins(plain('cr4', 'MOV CR4, no TLB flush', 'registers')),
+    with_pins(plain('cr4-flush', 'MOV CR4 that flushes the TLB', 'registers')),
+    with_pins(plain('wrmsr', 'WRMSR', 'registers')),
+    with_pins(plain('switch', 'switch of tasks: CR3, stack, 8 pages',
+                    'registers')),
     plain('code', 'code on 128 ordinary pages', 'code'),
     plain('translate', 'translation of code on ordinary pages', 'code'),
     Case('code-xo', 'code on 128 XO pages : ordinary pages, one guest',
