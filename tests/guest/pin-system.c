@@ -20,6 +20,8 @@ GUEST_RUN("one-insn", "accel=tcg,one-insn-per-tb=on timeout=120 -cpu max "
           "-append main");
 GUEST_RUN("race", "accel=tcg,thread=multi timeout=240 -cpu max -smp 4 "
           "-append race");
+GUEST_RUN("two-faced", "accel=tcg,thread=multi timeout=240 -cpu max -smp 2 "
+          "-append two-faced");
 GUEST_RUN("race-round-robin", "accel=tcg,thread=single timeout=240 -cpu max "
           "-smp 4 -append race");
 
@@ -920,6 +922,112 @@ static void race(void)
     ok(json_is(r, "refused", "0"), "each register-pin is taken");
 }
 
+/*
+ * An image that changes while it is looked at: what was checked and what is
+ * loaded are not the same.
+ */
+#define FACES   20000
+
+static struct {
+    uint64_t *at, good, evil;
+    bool enough;
+} faces;
+
+static void flip(void *unused)
+{
+    (void)unused;
+    while (!__atomic_load_n(&faces.enough, __ATOMIC_RELAXED)) {
+        write64(faces.at, faces.evil);
+        write64(faces.at, faces.good);
+    }
+}
+
+static void flip_start(void *at, uint64_t good, uint64_t evil)
+{
+    faces.at = at;
+    faces.good = good;
+    faces.evil = evil;
+    faces.enough = false;
+    on_cpu(1, flip, NULL);
+}
+
+static void flip_end(void)
+{
+    __atomic_store_n(&faces.enough, true, __ATOMIC_RELEASE);
+    wait_cpu(1);
+}
+
+static void vmload_page(void *unused)
+{
+    (void)unused;
+    asm volatile("vmload %0" : : "a" (load_page) : "memory");
+}
+
+static void vmrun_plain(void *unused)
+{
+    (void)unused;
+    VMCB64(&plain, 0x578) = (uint64_t)svm_guest_entry;
+    VMCB64(&plain, 0x5d8) = (uint64_t)plain.stack + PAGE_SIZE * 16 - 16;
+    svm_enter((uint64_t)plain.vmcb, l2_cr0, 0);
+}
+
+static void two_faced(void)
+{
+    unsigned refused = 0, taken = 0, wrong = 0;
+    uint64_t cr0 = read_cr0();
+
+    svm_prepare();
+    wrmsr(MSR_LSTAR, GOOD);
+    vmsave(load_page);
+    pin("fault", 0, "{\"register\": \"msr\", \"index\": %u, \"value\": "
+        "%llu}, {\"register\": \"cr0\", \"ones\": %llu}", MSR_LSTAR, GOOD,
+        CR0_WP);
+    flip_start(load_page + 0x608, GOOD, EVIL);
+    for (int i = 0; i < FACES; i++) {
+        if (try_call(vmload_page, NULL).vec == GP) {
+            refused++;
+        } else {
+            taken++;
+        }
+        wrong += rdmsr(MSR_LSTAR) != GOOD;
+    }
+    flip_end();
+    ok(!wrong && refused && taken, "VMLOAD of an LSTAR that changes: %u "
+       "refused, %u taken, %u wrong", refused, taken, wrong);
+
+    refused = taken = wrong = 0;
+    vmsave(plain.vmcb);
+    svm_run(&plain, l2_cr0, 0);
+    vmsave(plain.vmcb);
+    flip_start(plain.vmcb + 0x558, cr0, cr0 & ~CR0_WP);
+    for (int i = 0; i < FACES; i++) {
+        view = 0;
+        if (try_call(vmrun_plain, NULL).vec == GP) {
+            refused++;
+        } else {
+            taken += view != 0;
+            wrong += view && !(view & CR0_WP);
+        }
+        wrong += !(read_cr0() & CR0_WP);
+    }
+    flip_end();
+    ok(!wrong && refused && taken, "VMRUN with a CR0 that changes: %u "
+       "refused, %u run, %u wrong", refused, taken, wrong);
+
+    /* What the exit loads has no instruction before it to refuse */
+    wrong = 0;
+    VMCB64(&plain, 0x558) = cr0;
+    flip_start(hsave + 0x558, cr0, cr0 & ~CR0_WP);
+    for (int i = 0; i < FACES; i++) {
+        VMCB64(&plain, 0x558) = cr0;
+        vmrun_plain(NULL);
+        wrong += !(read_cr0() & CR0_WP);
+    }
+    flip_end();
+    ok(!wrong, "#VMEXIT with a CR0 that changes: %u wrong", wrong);
+    unpin();
+}
+
 static void nothing(void *unused)
 {
     (void)unused;
@@ -929,6 +1037,10 @@ void test(void)
 {
     if (!strcmp(command_line(), "race")) {
         race();
+        return;
+    }
+    if (!strcmp(command_line(), "two-faced")) {
+        two_faced();
         return;
     }
     on_all(nothing, NULL);

@@ -40,6 +40,7 @@ PINS = [
     ('pin-host', 'reset'),
     ('pin-guest', 'reset'),
     ('pin-guest', 'four-threads'),
+    ('pin-system', 'two-faced'),
     ('pin-system', 'race'),
 ]
 ROUNDS = '60'
