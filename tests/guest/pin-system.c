@@ -709,7 +709,8 @@ static void task_switches(void)
         cr0 = task_switch(true);
         s = pin_seen();
         ok(inner.vec == NONE && !!(cr0 & CR0_TS) == set && s.events == 1 &&
-           !strcmp(s.action, i == 0 ? "report" : "discard"),
+           !strcmp(s.action, i == 2 ? "discard" : actions[i]) &&
+           s.stops == (i == 3),
            "a task gate, TS held at zero, %s: %s, CR0 0x%lx, %d events, %s",
            actions[i], fault_text(inner), cr0, s.events, s.action);
         unpin();
