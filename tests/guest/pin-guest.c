@@ -75,8 +75,9 @@ static bool must_refuse(int which, uint64_t v)
     }
     f = try_set(which, v);
     if (f.vec != GP || f.err || !pin_registers_kept(&f) ||
-        f.gpr[RAX] != (uint32_t)v || f.gpr[RDX] != v >> 32 ||
-        f.gpr[RCX] != base + which) {
+        (uint32_t)f.gpr[RAX] != (uint32_t)v ||
+        (uint32_t)f.gpr[RDX] != v >> 32 ||
+        (uint32_t)f.gpr[RCX] != base + which) {
         note("%s = 0x%lx: %s", names[which], v, fault_text(f));
         good = false;
     }
@@ -316,7 +317,7 @@ static void not_yet(void)
     uint64_t cr4 = read_cr4();
 
     ok(must_set(ONE4, CR4_SMEP | CR4_SMAP), "pinned while they are off");
-    expect_none(TRY(write_cr4(cr4 | CR4_TSD); write_cr4(cr4)),
+    expect_none(TRY(write_cr4(cr4 | CR4_PGE); write_cr4(cr4)),
                 "other bits can be changed, these can stay off");
     expect_none(TRY(write_cr4(cr4 | CR4_SMEP)), "SMEP goes on");
     expect(TRY(write_cr4(cr4)), GP, 0, "and stays on");

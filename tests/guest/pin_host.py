@@ -27,8 +27,9 @@ def pin_seen(session, _arg):
     events = [event['data'] for event in session.events
               if event['name'] == 'REGISTER_PIN_VIOLATION']
     stops = sum(event['name'] == 'STOP' for event in session.events)
+    since = getattr(session, 'pins_counted', 0)
     answer = {'events': len(events) + sum(e['suppressed'] for e in events),
-              'counted': total - session.pins_counted, 'stops': stops}
+              'counted': total - since, 'stops': stops}
     if events:
         answer['first'] = {key: events[0][key] for key in TOLD
                            if key in events[0]}
