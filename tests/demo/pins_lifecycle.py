@@ -120,8 +120,9 @@ def show_hotplug(demo) -> None:
                    "('init', 1, 2)", f'{told}')
         show_held(report, guest, 2)
 
-        slot = next(slot for slot in guest.vm.cmd('query-hotpluggable-cpus')
-                    if 'qom-path' not in slot)
+        # They come with the last one first.
+        slot = [slot for slot in guest.vm.cmd('query-hotpluggable-cpus')
+                if 'qom-path' not in slot][-1]
         for turn in 'plugged', 'plugged again':
             guest.vm.cmd('device_add', driver=slot['type'], id='third',
                          **slot['props'])
@@ -154,11 +155,14 @@ def kexec(demo, name: str, action: str, lift: bool) -> str:
         report.part(f'kexec, {name}', guest.boot_note())
         if lift:
             unpin(guest)
-        cleared(guest)
+        violations(guest)
         guest.start('guest-kexec /boot/vmlinuz /boot/initramfs '
                     f'"{KERNEL_OPTIONS} kexeced"')
         guest.wait_ready()
         line = guest.must_run('cat /proc/cmdline')
+        tried = sorted({event['register'] for event in violations(guest)})
+        report.row(bool(tried) != lift, 'pins violated on the way',
+                   'none' if lift else 'some', ', '.join(tried) or 'none')
         if lift:
             pin(guest)
         elif action == 'fault':
