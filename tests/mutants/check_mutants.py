@@ -123,6 +123,9 @@ def main():
     parser.add_argument('qemu', type=Path,
                         help='qemu-system-x86_64 with -DGUARD_MUTANTS')
     args = parser.parse_args()
+    # A shell that starts this in the background has it ignored, and what is
+    # ignored stays so in the runner, which would never end then.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     args.tests = args.run.parent
     tests = Tests(args)
     wanted = hooks(args.header)
