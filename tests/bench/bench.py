@@ -108,6 +108,10 @@ class Bench:
         if variant.symbol:
             address = self._symbol(variant.symbol) & -cases.SUBPAGE
             machine.guard([address], variant.action)
+        if variant.pins:
+            # A boot takes longer than the ten seconds that a CPU has for it.
+            machine.qmp('register-pin', {'registers': list(variant.pins),
+                                         'grace-ms': 600000})
         if variant.watch:
             machine.watch(f'{self._tmp}/gdb', variant.watch)
 

@@ -38,6 +38,8 @@ class Variant(NamedTuple):
     # Addresses of sub-pages, and the action for them
     guarded: Sequence[int] = ()
     action: str = 'report'
+    # Registers that are pinned on all CPUs
+    pins: Tuple[Dict, ...] = ()
     # Nothing may touch what is guarded: if so, that is an error.
     untouched: bool = False
     # A variable of the kernel, its first sub-page guarded: boots only
@@ -66,6 +68,16 @@ MANY = 100_000
 
 ONE = (GUARDED_PAGE + GUARDED_OFFSET,)
 
+# What the loops below toggle is not among it: these writes are allowed.
+WP, UMIP, SMEP, SMAP = 1 << 16, 1 << 11, 1 << 20, 1 << 21
+PINS = ({'register': 'cr0', 'ones': WP},
+        {'register': 'cr4', 'zeros': UMIP},
+        {'register': 'efer', 'ones': 1 << 11},
+        {'register': 'msr', 'index': 0x176},
+        {'register': 'idtr'}, {'register': 'gdtr'})
+LINUX_PINS = ({'register': 'cr0', 'ones': WP},
+              {'register': 'cr4', 'ones': UMIP | SMEP | SMAP})
+
 VARIANTS = {
     'stock': Variant(STOCK, TCG),
     'off': Variant(PATCHED, TCG),
@@ -81,6 +93,8 @@ VARIANTS = {
                    'discard'),
     'many': Variant(PATCHED, LARGE, (*ONE, *scattered(128 * MIB, MANY)),
                     'discard'),
+    'pins': Variant(PATCHED, TCG, pins=PINS),
+    'linux-pins': Variant(PATCHED, TCG, pins=LINUX_PINS),
 }
 
 
@@ -127,6 +141,12 @@ def plain(name: str, title: str, program: str) -> Case:
                  'armed': Side('armed', loop)})
 
 
+def with_pins(case: Case, variant: str = 'pins') -> Case:
+    """The same with one more column"""
+    return case._replace(columns={
+        **case.columns, 'pins': Side(variant, case.reference.loop)})
+
+
 def guarded(name: str, title: str, loop: str, reference: str, less: int,
             variant: str = 'guarded', **options) -> Case:
     """A case with two loops in one guest, of which one meets a guard"""
@@ -149,8 +169,11 @@ GROUPS = (
         'armed': 'patched QEMU with -cpu max and 512 guarded sub-pages, each '
                  'in a page of its own that the loop does not touch, against '
                  'QEMU without our patches',
+        'pins': 'patched QEMU with registers pinned, against the same QEMU '
+                'without our patches; both with -cpu max',
     }, (
-        plain('boot', 'boot of a Debian cloud kernel to user space', LINUX),
+        with_pins(plain('boot', 'boot of a Debian cloud kernel to user space',
+                        LINUX), 'linux-pins'),
         plain('memory', 'loads and stores over 8 MiB', 'loops'),
         plain('copy', 'REP MOVSQ over 8 MiB', 'loops'),
         plain('store', 'stores to 128 bytes of one page', 'loops'),
@@ -160,11 +183,13 @@ GROUPS = (
         plain('tlb-walk', 'TLB misses: a walk over 2048 pages', 'loops'),
         plain('tlb-cr3', 'CR3 reload, then 64 pages', 'loops'),
         plain('tlb-invlpg', 'INVLPG and a load', 'loops'),
-        plain('cr0', 'MOV CR0', 'registers'),
-        plain('cr4', 'MOV CR4, no TLB flush', 'registers'),
-        plain('cr4-flush', 'MOV CR4 that flushes the TLB', 'registers'),
-        plain('wrmsr', 'WRMSR', 'registers'),
-        plain('switch', 'switch of tasks: CR3, stack, 8 pages', 'registers'),
+        with_pins(plain('cr0', 'MOV CR0', 'registers')),
+        with_pins(plain('cr4', 'MOV CR4, no TLB flush', 'registers')),
+        with_pins(plain('cr4-flush', 'MOV CR4 that flushes the TLB',
+                        'registers')),
+        with_pins(plain('wrmsr', 'WRMSR', 'registers')),
+        with_pins(plain('switch', 'switch of tasks: CR3, stack, 8 pages',
+                        'registers')),
         plain('code', 'code on 128 ordinary pages', 'code'),
         plain('translate', 'translation of code on ordinary pages', 'code'),
         Case('code-xo', 'code on 128 XO pages : ordinary pages, one guest',

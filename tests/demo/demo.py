@@ -20,13 +20,21 @@ from typing import Dict, List, Optional
 
 import act1_xo
 import act2_subpage
+import act3_pins
 import initramfs
+import pins_lifecycle
 from report import Report, TapReport, TextReport, skip_all
 
 # A module for each act, with TITLE, ABOUT and run(demo)
 ACTS = {
     1: act1_xo,
     2: act2_subpage,
+    3: act3_pins,
+}
+
+# The same for what is a test, and not shown unless it is asked for
+EXTRAS = {
+    4: pins_lifecycle,
 }
 
 # Lines of a guest's console to print when it went wrong
@@ -58,13 +66,26 @@ class Demo:
                                                 'attack_guest.ko'),
         }
 
-    def guest(self, name: str, **kwargs):
+    @property
+    def _vmlinuz(self) -> str:
+        return os.path.join(self._args.kernel, 'vmlinuz')
+
+    def initramfs_with_kernel(self) -> str:
+        """One from which the guest can start a kernel by itself"""
+        path = os.path.join(self.log_dir, 'initramfs-with-kernel')
+        initramfs.write(path, {
+            **self._files(), 'boot/vmlinuz': self._vmlinuz,
+            'boot/initramfs': self._initrd,
+            'bin/guest-kexec': os.path.join(self._args.attack,
+                                            'guest-kexec')})
+        return path
+
+    def guest(self, name: str, initrd: Optional[str] = None, **kwargs):
         """A new guest, not booted yet; arguments as for guest.Guest"""
         # QEMU's Python is found only once the arguments are known.
         from guest import Guest  # pylint: disable=import-outside-toplevel
-        guest = Guest(self._args.qemu,
-                      os.path.join(self._args.kernel, 'vmlinuz'),
-                      self._initrd, self.log_dir, name, **kwargs)
+        guest = Guest(self._args.qemu, self._vmlinuz,
+                      initrd or self._initrd, self.log_dir, name, **kwargs)
         self.console_logs.append(guest.console_log)
         return guest
 
@@ -124,7 +145,7 @@ def play(args: argparse.Namespace, log_dir: str, report: Report) -> int:
         report.say(f'qemu-guard demo: Debian kernel {release(args.kernel)}\n'
                    f"under {first_line([args.qemu, '--version'])}")
         for number in args.act or ACTS:
-            act = ACTS[number]
+            act = {**ACTS, **EXTRAS}[number]
             report.say()
             report.say(f'Act {number}: {act.TITLE}')
             report.say(act.ABOUT)
@@ -156,7 +177,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--busybox', metavar='FILE',
                         default='/bin/busybox',
                         help='a static busybox (default: %(default)s)')
-    parser.add_argument('--act', type=int, choices=sorted(ACTS),
+    parser.add_argument('--act', type=int, choices=sorted({**ACTS, **EXTRAS}),
                         action='append',
                         help='play this act only; may be repeated')
     parser.add_argument('--timeout', type=int, default=900, metavar='SECONDS',

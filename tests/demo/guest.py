@@ -5,7 +5,7 @@ import os
 import re
 import select
 import time
-from typing import List, NamedTuple, Optional, Sequence
+from typing import Callable, List, NamedTuple, Optional, Sequence, Union
 
 from qemu.machine import QEMUMachine
 from qemu.machine.machine import QEMUMachineError
@@ -26,6 +26,11 @@ class Result(NamedTuple):
 TROUBLE = re.compile(r'BUG:|WARNING: (?:CPU|\S+:\d+ at)|Oops|Call Trace|'
                      r'Kernel panic|general protection fault|Bad page|'
                      r'freeing invalid')
+
+
+# A host with other work is no trouble of the guest's
+KERNEL_OPTIONS = ('console=ttyS1 panic=-1 nosoftlockup '
+                  'rcupdate.rcu_cpu_stall_suppress=1')
 
 
 def _read(path: str) -> str:
@@ -49,8 +54,9 @@ class Guest:
     MARK = re.compile(rb'^@@qemu-guard (\S+)\r?\n', re.MULTILINE)
 
     def __init__(self, qemu: str, kernel: str, initrd: str, log_dir: str,
-                 name: str, cpu: str, smp: int = 1, memory: int = 256,
-                 args: Sequence[str] = ()):
+                 name: str, cpu: str, smp: Union[int, str] = 1,
+                 memory: int = 256, args: Sequence[str] = (),
+                 reboots: bool = False):
         self.name = name
         self.console_log = os.path.join(log_dir, f'{name}-console.log')
         self._qemu_log = os.path.join(log_dir, f'{name}.log')
@@ -60,14 +66,13 @@ class Guest:
                               base_temp_dir=log_dir)
         self.vm.set_console()
         self.vm.add_args(
-            '-nodefaults', '-no-user-config', '-no-reboot',
+            '-nodefaults', '-no-user-config',
+            *(() if reboots else ('-no-reboot',)),
             '-accel', 'tcg,thread=multi', '-cpu', cpu,
             '-smp', str(smp), '-m', str(memory),
             '-serial', f'file:{self.console_log}',
             '-kernel', kernel, '-initrd', initrd,
-            # A host with other work is no trouble of the guest's
-            '-append', 'console=ttyS1 panic=-1 nosoftlockup '
-            'rcupdate.rcu_cpu_stall_suppress=1', *args)
+            '-append', KERNEL_OPTIONS, *args)
 
     def __enter__(self) -> 'Guest':
         return self
@@ -80,16 +85,33 @@ class Guest:
             if exc_type is None:
                 raise
 
-    def boot(self, timeout: float = 180) -> None:
-        """Start the guest and wait until it runs commands."""
+    def boot(self, timeout: float = 180,
+             prepare: Optional[Callable[['Guest'], None]] = None) -> None:
+        """
+        Start the guest and wait until it runs commands; prepare is called
+        before its first instruction.
+        """
         started = time.monotonic()
+        if prepare:
+            self.vm.add_args('-S')
         try:
             self.vm.launch()
+            if prepare:
+                prepare(self)
+                self.vm.cmd('cont')
         except (QEMUMachineError, QMPError, OSError) as exc:
             raise GuestError('QEMU does not start: '
                              f'{self._qemu_output() or exc}') from exc
         self._receive(timeout, 'reach user space')
         self.boot_seconds = time.monotonic() - started
+
+    def start(self, command: str) -> None:
+        """Have a command run that the guest does not come back from."""
+        self._send(command)
+
+    def wait_ready(self, timeout: float = 180) -> None:
+        """Wait until it runs commands, after a boot of its own."""
+        self._receive(timeout, 'reach user space again')
 
     def boot_note(self) -> str:
         """How long it took to boot, in words"""

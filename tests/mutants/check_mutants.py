@@ -33,6 +33,22 @@ QUICK = [
     ('subpage-corners', 'suspend'),
     ('subpage-corners', 'eject'),
 ]
+# For the hooks of register pinning, PIN_*, instead
+PINS = [
+    ('pin-host', 'one-cpu'),
+    ('pin-system', 'one-cpu'),
+    ('pin-guest', 'both'),
+    ('npiep', 'on'),
+    ('pin-host', 'grace'),
+    ('pin-host', 'hotplug'),
+    ('pin-host', 'migrate'),
+    ('pin-host', 'strict'),
+    ('pin-host', 'reset'),
+    ('pin-guest', 'reset'),
+    ('pin-guest', 'four-threads'),
+    ('pin-system', 'two-faced'),
+    ('pin-system', 'race'),
+]
 # Only for what needs CPUs that run at a time; one after the other
 LONG = [
     ('subpage-matrix', 'locked'),
@@ -121,8 +137,9 @@ class Tests:
 
     def all_green(self, pool):
         """Everything with no hook left out."""
-        started = [pool.submit(self.red, 0, *pair) for pair in QUICK]
-        self.known = dict(zip(QUICK, (each.result() for each in started)))
+        pairs = QUICK + PINS
+        started = [pool.submit(self.red, 0, *pair) for pair in pairs]
+        self.known = dict(zip(pairs, (each.result() for each in started)))
         self.known.update((pair, self.red(0, *pair)) for pair in LONG)
         return [f'{name}, {run}: {text}'
                 for (name, run), found in self.known.items()
@@ -176,7 +193,9 @@ def check(tests, wanted, jobs):
 
         # What has to be alone on the machine comes last
         last = [hook for hook in wanted if FIRST.get(hook[1]) in LONG]
-        started = [(hook, pool.submit(tests.missed, hook, QUICK))
+        started = [(hook, pool.submit(tests.missed, hook,
+                                      PINS if hook[1].startswith('PIN_')
+                                      else QUICK))
                    for hook in wanted if hook not in last]
         for hook, answer in started:
             found, seconds = answer.result()

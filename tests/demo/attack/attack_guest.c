@@ -5,7 +5,9 @@
  * Stands for a hole in the kernel that lets an attacker write what he likes
  * where he likes.  A line "WAY ADDRESS TEXT", written to /dev/guard-attack,
  * puts TEXT at ADDRESS.  It ends in a null byte and is filled up to whole
- * 8-byte words with more of them.
+ * 8-byte words with more of them.  With "cr0" and "cr4" ADDRESS is a mask, and
+ * its bits are cleared in the register, by the instruction itself: Linux's own
+ * functions would not do it.
  */
 #include <linux/fs.h>
 #include <linux/io.h>
@@ -57,6 +59,24 @@ static noinline void attack_alias(u64 *to, const u64 *from, size_t words)
     }
 }
 
+static noinline void attack_cr0(u64 *mask, const u64 *from, size_t words)
+{
+    unsigned long cr0;
+
+    asm volatile("mov %%cr0, %0" : "=r" (cr0));
+    cr0 &= ~(unsigned long)mask;
+    asm volatile("mov %0, %%cr0" : : "r" (cr0) : "memory");
+}
+
+static noinline void attack_cr4(u64 *mask, const u64 *from, size_t words)
+{
+    unsigned long cr4;
+
+    asm volatile("mov %%cr4, %0" : "=r" (cr4));
+    cr4 &= ~(unsigned long)mask;
+    asm volatile("mov %0, %%cr4" : : "r" (cr4) : "memory");
+}
+
 static const struct {
     const char *name;
     void (*attack)(u64 *to, const u64 *from, size_t words);
@@ -65,6 +85,8 @@ static const struct {
     { "string", attack_string },
     { "locked", attack_locked },
     { "alias", attack_alias },
+    { "cr0", attack_cr0 },
+    { "cr4", attack_cr4 },
 };
 
 static ssize_t attack_write(struct kiocb *iocb, struct iov_iter *from)

@@ -404,7 +404,9 @@ mode32_run:
     movl %eax, M32_RESULT(%ebx)
     jmp m32_out
 
-2:  pushl $SEL_USER_DATA
+2:  testl $0x20000, M32_EFLAGS(%ebx)
+    jnz 3f
+    pushl $SEL_USER_DATA
     pushl $user_stacks + 4096 - 16
     pushl M32_EFLAGS(%ebx)
     pushl $SEL_USER_CODE32
@@ -412,6 +414,19 @@ mode32_run:
     movl $SEL_USER_DATA, %edx
     movl %edx, %ds
     movl %edx, %es
+    iretl
+
+    /* EFLAGS.VM: the code at M32_ADDR, which has to end by itself */
+3:  pushl $0
+    pushl $0
+    pushl $0
+    pushl $0
+    shrl $4, %esi
+    pushl %esi
+    pushl $0xff0
+    pushl M32_EFLAGS(%ebx)
+    pushl %esi
+    pushl $0
     iretl
 
     .macro entry32 vec

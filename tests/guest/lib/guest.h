@@ -305,7 +305,8 @@ void mode32_run(struct mode32 *m);
  * pae_access: one access under legacy PAE paging
  * @s: tables of 3 levels, that map the low 2 GiB as pae_space() does
  * @m: cr0, cr4 and efer (as far as they matter: WP, SMEP, NXE, ...), kind,
- *     cpl, eflags, addr; gives result
+ *     cpl, eflags, addr; gives result.  With CPL 3 and EFLAGS.VM the code at
+ *     addr, below 1 MiB, is run in vm86; it has to end in INT 0x80
  */
 Fault pae_access(Space *s, struct mode32 *m);
 Space pae_space(void);
