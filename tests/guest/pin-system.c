@@ -597,23 +597,9 @@ static void l2_tries(void)
 
 /* --- Task switch: legacy protected mode with PAE paging --- */
 
-struct tss32 {
-    uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags;
-    uint32_t eax, ecx, edx, ebx, esp, ebp, esi, edi;
-    uint32_t es, cs, ss, ds, fs, gs, ldt, iomap;
-};
-
 static Space task_space;
 static uint8_t *task_code;
 static struct tss32 *task[2];
-
-static void set_tss32(int sel, struct tss32 *t)
-{
-    uint64_t a = (uint64_t)t;
-
-    gdt[sel / 8] = (sizeof(*t) - 1) | (a & 0xffffff) << 16 | 0x89ull << 40 |
-                   (a >> 24 & 0xff) << 56;
-}
 
 /* Returns CR0 in the new task, or -1 if it did not run */
 static uint64_t task_switch(bool gate)
@@ -648,8 +634,8 @@ static uint64_t task_switch(bool gate)
         .eflags = 2, .esp = (uint32_t)(uint64_t)task_code + 2048,
         .es = SEL_DATA, .cs = SEL_CODE32, .ss = SEL_DATA, .ds = SEL_DATA,
     };
-    set_tss32(SEL_TSS32, task[0]);
-    set_tss32(SEL_FREE, task[1]);
+    set_tss32(gdt, SEL_TSS32, task[0]);
+    set_tss32(gdt, SEL_FREE, task[1]);
     if (gate) {
         m32_idt[0x81] = SEL_FREE << 16 | 0x85ull << 40;
         memcpy(task_code + 12, "\xcd\x81\x90\x90\x90\x90\x90", 7);
@@ -729,7 +715,7 @@ static Fault vm86(const char *code, unsigned n)
                         .eflags = 1 << 17 | 3 << 12 };
 
     /* A task switch has taken its place */
-    set_tss32(SEL_TSS32, (struct tss32 *)&m32_tss);
+    set_tss32(gdt, SEL_TSS32, &m32_tss);
     memcpy((void *)0x9000, code, n);
     return pae_access(&task_space, &m);
 }
