@@ -25,6 +25,12 @@ QUICK = [
     ('subpage-matrix', 'one-cpu-across'),
     ('subpage-system', 'reset'),
 ]
+# Devices and lifecycle; these have no runs
+FUNCTIONAL = [
+    ('test_subpage_devices', 'all'),
+    ('test_subpage_lifecycle', 'all'),
+]
+DEVICE_HOOKS = 200
 # Only for what needs CPUs that run at a time
 LONG = [
     ('subpage-matrix', 'four-threads'),
@@ -72,6 +78,14 @@ class Tests:
         command += [self.args.qemu, self.args.elfs / f'{name}.elf']
         environment = dict(os.environ, GUARD_MUTANT=str(number),
                            SUBPAGE_ROUNDS=ROUNDS)
+        if (name, run) in FUNCTIONAL:
+            folder = self.args.tests.parent / 'functional'
+            command = [sys.executable, folder / f'{name}.py']
+            environment |= {
+                'QEMU_TEST_QEMU_BINARY': str(self.args.qemu),
+                'QEMU_BUILD_ROOT': str(self.args.qemu.parent),
+                'PYTHONPATH': f'{self.args.source}/python:'
+                              f'{self.args.source}/tests/functional'}
         points, found = 0, []
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
                               stderr=subprocess.DEVNULL,
@@ -82,7 +96,7 @@ class Tests:
                 text = match[3].strip() if match and match[1] else None
                 if text and text not in (known or []):
                     found.append(text)
-                    if known is not None:
+                    if known is not None and (name, run) not in FUNCTIONAL:
                         # So ended, the runner ends its QEMU
                         process.send_signal(signal.SIGINT)
                         return found
@@ -100,6 +114,8 @@ def main():
                         help='where the guest tests are built')
     parser.add_argument('--header', type=Path, required=True,
                         help='include/guard/mutant.h')
+    parser.add_argument('--source', type=Path, required=True,
+                        help="QEMU's source tree")
     parser.add_argument('--only', type=int, action='append',
                         help='only this hook; may be given again')
     parser.add_argument('qemu', type=Path,
@@ -109,7 +125,7 @@ def main():
     tests = Tests(args)
     names = {name for name, _ in QUICK + LONG}
     present = {name: tests.runs(name) for name in names}
-    pairs = [(n, r) for n, r in QUICK + LONG if r in present[n]]
+    pairs = [(n, r) for n, r in QUICK + LONG if r in present[n]] + FUNCTIONAL
     wanted = hooks(args.header)
     if args.only:
         wanted = [hook for hook in wanted if hook[0] in args.only]
@@ -128,7 +144,8 @@ def main():
     for index, (number, name) in enumerate(wanted, 2):
         start = time.monotonic()
         found = []
-        for pair in pairs:
+        for pair in sorted(pairs, key=lambda pair: (pair in FUNCTIONAL) !=
+                           (number >= DEVICE_HOOKS)):
             found = tests.red(number, *pair, reds[pair])
             if found:
                 break
