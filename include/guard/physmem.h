@@ -55,14 +55,7 @@ MemoryRegion *guard_filter_whole(MemoryRegion *mr, hwaddr *xlat, hwaddr len,
 /* Attributes of a translation that is not filtered */
 #define GUARD_UNFILTERED    ((MemTxAttrs) { .debug = 1 })
 
-/* A cache's length doesn't depend on protections: each access is checked */
-static inline MemTxAttrs guard_cache_attrs(void)
-{
-    return GUARD_MUTANT(GUARD_HOOK_CACHE_INIT) ? MEMTXATTRS_UNSPECIFIED
-                                               : GUARD_UNFILTERED;
-}
-
-/* The same for what an IOMMU translated on behalf of a cache */
+/* guard_filter_whole() for what an IOMMU translated on behalf of a cache */
 static inline MemoryRegion *guard_filter_iommu(MemoryRegion *mr, hwaddr *xlat,
                                                hwaddr len, bool is_write)
 {

@@ -214,12 +214,15 @@ class GuardDeviceTest(QemuSystemTest):
 
     TARGET = 16 * MIB
 
-    def bios(self):
-        """A firmware that does nothing: cli; hlt; jmp to hlt."""
-        path = self.scratch_file('halt.bin')
+    # cli; hlt; jmp to hlt
+    HALT = b'\xfa\xf4\xeb\xfd'
+
+    def bios(self, code):
+        """A firmware that is a few bytes of code."""
+        path = self.scratch_file(f'{code.hex()}.bin')
         if not os.path.exists(path):
             image = bytearray(b'\xf4' * 0x10000)
-            image[0xfff0:0xfff4] = b'\xfa\xf4\xeb\xfd'
+            image[0xfff0:0xfff0 + len(code)] = code
             with open(path, 'wb') as file:
                 file.write(image)
         return path
@@ -231,13 +234,14 @@ class GuardDeviceTest(QemuSystemTest):
             file.write(b'\xd5' * size)
         return path
 
-    def start(self, *args, name='default', machine='pc', accel='tcg'):
+    def start(self, *args, name='default', machine='pc', accel='tcg',
+              code=HALT):
         """Launch a VM; returns it with its qtest connection as .qtest."""
         path = os.path.join(self.socket_dir().name, f'{name}.qtest')
         vm = self.get_vm(name=name)
         vm.add_args('-nodefaults', '-display', 'none', '-m', '64M',
                     '-machine', f'{machine},accel={accel}',
-                    '-bios', self.bios(),
+                    '-bios', self.bios(code),
                     '-chardev', f'socket,id=qtest,path={path},server=on,'
                     'wait=off', '-qtest', 'chardev:qtest', *args)
         vm.launch()

@@ -353,6 +353,31 @@ class Dma(GuardDeviceTest):
                          ['report'])
 
 
+    def test_vapic(self):
+        """vapic looks into the ROM that talks to it."""
+        code = 0x7c00
+        vm = self.start('-S', code=b'\xea\x00\x7c\x00\x00')
+        # jmp over a header of size 0; xor ax, ax; out 0x7e, ax;
+        # mov al, 1; mov [0x8000], al
+        program = (b'\xeb\x06' + bytes(6) + b'\x31\xc0\xe7\x7e'
+                   b'\xb0\x01\xa2\x00\x80' + self.HALT)
+        for access, count in (('read', 0), ('none', 1)):
+            vm.cmd('system_reset')
+            vm.cmd('query-status')
+            self.until(lambda: not vm.cmd('query-subpage-access'))
+            vm.qtest.write(code, program)
+            vm.qtest.put(1, 0x8000, 0)
+            self.armed(vm, code, SUBPAGE, access)
+            self.violations(vm)
+            vm.cmd('cont')
+            self.until(lambda: vm.qtest.get(1, 0x8000))
+            found = self.violations(vm)
+            self.assertEqual([(e['addr'], e['size'], e['write'])
+                              for e in found], [(code + 2, 1, False)] * count)
+            self.assertTrue(all('qom-path' in e for e in found))
+            vm.cmd('stop')
+
+
 class Maps(GuardDeviceTest):
     """Memory that a device has mapped."""
 
