@@ -224,6 +224,37 @@ class Ring(GuardDeviceTest):
             vm.qtest.put(2, queue.used + 2, queue.posted)
             self.violations(vm)
 
+    def in_flight(self, *iothread):
+        """Protect the buffer of a request that was just made."""
+        vm = self.start(*iothread, '-blockdev', 'driver=file,node-name=d,'
+                        f'read-only=on,filename={self.disk()}',
+                        '-device', 'virtio-blk-pci,addr=4,disable-modern=on,'
+                        'drive=d' + (',iothread=io' if iothread else ''))
+        device = LegacyVirtio(vm.qtest, 4 << 3, 0xc000)
+        queue = device.queue(0, MIB)
+        device.ready()
+        size, piece = 64 * PAGE, self.TARGET + 33 * PAGE
+        for turn in range(50):
+            vm.qtest.write(piece, bytes(SUBPAGE))
+            self.read_sector(queue, self.TARGET, size)
+            if turn % 2:
+                self.armed(vm, self.TARGET, 2 * MIB)
+            else:
+                self.armed(vm, piece)
+            # From here on nothing changes it
+            found = vm.qtest.read(piece, SUBPAGE)
+            self.assertTrue(queue.wait())
+            self.assertEqual(vm.qtest.read(piece, SUBPAGE), found)
+            self.lifted(vm)
+
+    def test_in_flight(self):
+        """Requests under way are waited for."""
+        self.in_flight()
+
+    def test_in_flight_iothread(self):
+        """The same with the device in a thread of its own."""
+        self.in_flight('-object', 'iothread,id=io')
+
     def test_counters(self):
         """Counters by region, anew when a region is set."""
         vm, device = self.virtio()
