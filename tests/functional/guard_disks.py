@@ -234,6 +234,7 @@ class NvmeMsix(NvmeIdentify):
     name = 'nvme-msix'
     through = 'msix_notify(): address_space_stl_le()'
     size = 4
+    table = None
 
     def setup(self):
         """Enable it."""

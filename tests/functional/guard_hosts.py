@@ -71,6 +71,7 @@ class XhciData(Xhci):
     CONTEXTS, INPUT, OUTPUT, TRANSFERS = (
         DRIVER + i * PAGE for i in range(3, 7))
     SLOT = 1
+    at_event = at_command = 0
 
     def event(self, kind):
         """The next event of a kind; returns its completion code."""

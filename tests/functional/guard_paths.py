@@ -164,6 +164,7 @@ class DiskPath(Path):
     drive = 'if=none,id=d'
     # More of the drive's options
     more = ''
+    image = None
 
     def options(self):
         """A disk with known contents."""
@@ -267,7 +268,6 @@ class Msi(PciPath):
     who = 'dut'
     size = 4
     reads = False
-    payload_value = 0x12345678
 
     def write(self, addr):
         """One interrupt.  The upper half of MSI data is 0."""

@@ -266,7 +266,7 @@ class Virtio9p(VirtioPath):
 
     name = 'virtio-9p'
     through = 'virtqueue_map_iovec(): address_space_map(), 9p'
-    msgid = 0
+    file = None
 
     def options(self):
         """A folder with a file."""

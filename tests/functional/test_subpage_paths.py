@@ -40,6 +40,8 @@ class FileRam(GuardDeviceTest):
     TARGET = 8 * MIB
     resume = False
     stops = 0
+    ram = memory = None
+    kept = ()
 
     def start(self, *args, **kwargs):
         """The same, with RAM in a file."""

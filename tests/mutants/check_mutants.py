@@ -29,6 +29,7 @@ QUICK = [
 FUNCTIONAL = [
     ('test_subpage_devices', 'all'),
     ('test_subpage_lifecycle', 'all'),
+    ('test_subpage_paths', 'all'),
 ]
 DEVICE_HOOKS = 200
 # Only for what needs CPUs that run at a time
