@@ -4,6 +4,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/guest-random.h"
 #include "qemu/thread.h"
 #include "qemu/timer.h"
 #include "hw/core/cpu.h"
@@ -98,14 +99,164 @@ uint64_t guard_limit_untold(GuardLimit *l)
     return untold;
 }
 
+/*
+ * Counters of single pieces of RAM.  The table has a fixed size; a piece that
+ * finds no room in its bucket is not counted here.  No locks: a count may be
+ * lost while a command changes the piece.
+ */
+#define GUARD_HIT_BUCKETS   8192
+#define GUARD_HIT_WAYS      8
+
+typedef struct GuardHit {
+    uint64_t key;               /* number of the piece, plus 1; 0: free */
+    Stat64 n[2];                /* reads, writes */
+} GuardHit;
+
+static GuardHit guard_hit_table[GUARD_HIT_BUCKETS][GUARD_HIT_WAYS];
+static size_t guard_hits_used;
+
+static void guard_hit(ram_addr_t ram, bool write)
+{
+    static uint64_t seed;
+    uint64_t key = (ram >> GUARD_SUBPAGE_BITS) + 1;
+    GuardHit *bucket;
+    unsigned i;
+
+    if (unlikely(!qatomic_read(&seed))) {
+        uint64_t s;
+
+        qemu_guest_getrandom_nofail(&s, sizeof(s));
+        qatomic_cmpxchg(&seed, 0, s | 1);
+    }
+    bucket = guard_hit_table[guard_hash(qatomic_read(&seed), key) %
+                             GUARD_HIT_BUCKETS];
+    for (i = 0; i < GUARD_HIT_WAYS; i++) {
+        if (qatomic_read(&bucket[i].key) == key) {
+            stat64_add(&bucket[i].n[write], 1);
+            return;
+        }
+    }
+    for (i = 0; i < GUARD_HIT_WAYS; i++) {
+        uint64_t old = qatomic_cmpxchg(&bucket[i].key, 0, key);
+
+        if (!old) {
+            qatomic_inc(&guard_hits_used);
+        }
+        if (!old || old == key) {
+            stat64_add(&bucket[i].n[write], 1);
+            return;
+        }
+    }
+}
+
+static bool guard_is_changed(uint64_t key, const GuardChange *changes,
+                             size_t n)
+{
+    ram_addr_t ram = (key - 1) << GUARD_SUBPAGE_BITS;
+    size_t low = 0;
+    size_t high = n;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+
+        if (changes[mid].last < ram) {
+            low = mid + 1;
+        } else {
+            high = mid;
+        }
+    }
+    return low < n && changes[low].start <= ram;
+}
+
+void guard_hits_forget(const GuardChange *changes, size_t n)
+{
+    GuardHit *h = &guard_hit_table[0][0];
+    size_t i;
+
+    if (!qatomic_read(&guard_hits_used)) {
+        return;
+    }
+    for (i = 0; i < GUARD_HIT_BUCKETS * GUARD_HIT_WAYS; i++, h++) {
+        uint64_t key = qatomic_read(&h->key);
+
+        if (key && guard_is_changed(key, changes, n)) {
+            stat64_init(&h->n[0], 0);
+            stat64_init(&h->n[1], 0);
+            qatomic_set(&h->key, 0);
+            qatomic_dec(&guard_hits_used);
+        }
+    }
+}
+
+static int guard_compare_hits(const void *a, const void *b)
+{
+    const GuardHits *ha = a;
+    const GuardHits *hb = b;
+
+    return ha->ram < hb->ram ? -1 : ha->ram > hb->ram;
+}
+
+GArray *guard_hits(void)
+{
+    GArray *out = g_array_new(false, false, sizeof(GuardHits));
+    GuardHit *h = &guard_hit_table[0][0];
+    size_t i;
+
+    if (!qatomic_read(&guard_hits_used)) {
+        return out;
+    }
+    for (i = 0; i < GUARD_HIT_BUCKETS * GUARD_HIT_WAYS; i++, h++) {
+        uint64_t key = qatomic_read(&h->key);
+        GuardHits hits = {
+            .ram = (key - 1) << GUARD_SUBPAGE_BITS,
+            .reads = stat64_get(&h->n[0]),
+            .writes = stat64_get(&h->n[1]),
+        };
+
+        if (key) {
+            g_array_append_val(out, hits);
+        }
+    }
+    if (out->len) {
+        qsort(out->data, out->len, sizeof(GuardHits), guard_compare_hits);
+    }
+    return out;
+}
+
+/* Count an access for the first protected piece that it touches. */
+static void guard_count_piece(const GuardViolation *v)
+{
+    ram_addr_t last = v->ram + v->size - 1;
+    ram_addr_t ram = ROUND_DOWN(v->ram, GUARD_SUBPAGE_SIZE);
+
+    if (GUARD_MUTANT(GUARD_HOOK_HITS)) {
+        return;
+    }
+    RCU_READ_LOCK_GUARD();
+    for (; ram <= last; ram += GUARD_SUBPAGE_SIZE) {
+        const GuardPage *page = guard_find(ram);
+        uint32_t bit = guard_subpages(ram & (GUARD_PAGE_SIZE - 1), 1);
+
+        if (page && (bit & (v->write ? page->nowrite : page->noread))) {
+            guard_hit(ram, v->write);
+            return;
+        }
+    }
+}
+
 void guard_violation(const GuardViolation *v)
 {
     GuardLimit *k = &guard_kinds[v->path][v->write][v->action];
+    g_autofree char *path = NULL;
     bool cpu = v->cpu != NULL;
     bool has_rip = cpu && guard_arch;
 
+    guard_count_piece(v);
     if (!guard_limit(k)) {
         return;
+    }
+    if (!cpu && !v->qom_path) {
+        path = guard_device_path(v->who);
     }
     qapi_event_send_subpage_violation(v->addr, v->size, v->write,
                                       cpu ? GUARD_SOURCE_CPU
@@ -115,7 +266,7 @@ void guard_violation(const GuardViolation *v)
                                       has_rip ? guard_arch->pc(v->cpu, v->ra)
                                               : 0,
                                       v->has_linear, v->linear,
-                                      v->qom_path, v->action,
+                                      v->qom_path ?: path, v->action,
                                       guard_limit_untold(k));
 }
 

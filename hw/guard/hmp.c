@@ -61,8 +61,10 @@ void hmp_info_subpage_access(Monitor *mon, const QDict *qdict)
             monitor_printf(mon, "%-18s", "not mapped");
         }
         monitor_printf(mon, " size 0x%" PRIx64 " access %s action %s (%s+0x%"
-                       PRIx64 ")\n", r->size, SubpageAccess_str(r->access),
-                       GuardAction_str(r->action), r->ram_block, r->offset);
+                       PRIx64 ") violations: %" PRIu64 " reads, %" PRIu64
+                       " writes\n", r->size, SubpageAccess_str(r->access),
+                       GuardAction_str(r->action), r->ram_block, r->offset,
+                       r->reads, r->writes);
     }
     qapi_free_SubpageRegionInfoList(list);
 }

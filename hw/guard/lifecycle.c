@@ -15,6 +15,8 @@
 #include "guard/guard.h"
 #include "guard/physmem.h"
 
+unsigned guard_ram_removals;
+
 /* Lift the protection of a range of RAM, and say so if there was any. */
 static void guard_lift(ram_addr_t start, ram_addr_t last,
                        SubpageClearReason reason)
@@ -25,6 +27,7 @@ static void guard_lift(ram_addr_t start, ram_addr_t last,
 
     /* There is no limit for lifting: it can't fail */
     guard_change_ram(&c, 1, &error_abort);
+    guard_undo_forget(start, last);
     after = guard_table_bytes(guard_table);
     if (after != before) {
         guard_tcg_sync_later();
@@ -88,6 +91,7 @@ static void guard_ram_gone(void *host, size_t from, size_t to)
 {
     ram_addr_t ram;
 
+    guard_ram_removals++;
     if (!guard_table || from >= to || GUARD_MUTANT(GUARD_HOOK_RAM_REMOVED)) {
         return;
     }
@@ -123,6 +127,7 @@ void guard_lifecycle_init(void)
     }
     done = true;
     guard_physmem_init();
+    guard_devices_init();
     ram_block_notifier_add(&guard_ram_notifier);
     qemu_register_resettable(object_new(TYPE_GUARD_RESET));
 }

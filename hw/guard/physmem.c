@@ -9,12 +9,16 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
+#include "qemu/error-report.h"
 #include "exec/address-spaces.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
 #include "hw/core/cpu.h"
+#include "system/dma.h"
 #include "system/runstate.h"
 #include "guard/cpu.h"
+#include "guard/devices.h"
+#include "guard/dma.h"
 #include "guard/physmem.h"
 
 MemoryRegion guard_blocked_mr;
@@ -97,6 +101,66 @@ MemoryRegion *guard_filter_slow(MemoryRegion *mr, hwaddr *xlat, hwaddr *plen,
     return &guard_blocked_mr;
 }
 
+MemoryRegion *guard_filter_whole(MemoryRegion *mr, hwaddr *xlat, hwaddr len,
+                                 bool is_write)
+{
+    bool blocked = false;
+    ram_addr_t ram;
+
+    if (!guard_active() || !memory_region_is_ram(mr) || !len) {
+        return mr;
+    }
+    ram = memory_region_get_ram_addr(mr) + *xlat;
+    if (guard_run(ram, len, is_write, &blocked) == len && !blocked) {
+        return mr;
+    }
+    *xlat = ram;
+    return &guard_blocked_mr;
+}
+
+bool guard_cache_clear(const MemoryRegionCache *cache, hwaddr addr,
+                       hwaddr len, bool is_write)
+{
+    bool blocked = false;
+
+    if (GUARD_MUTANT(GUARD_HOOK_CACHE)) {
+        return true;
+    }
+    return guard_run(memory_region_get_ram_addr(cache->mrs.mr) + cache->xlat +
+                     addr, len, is_write, &blocked) == len && !blocked;
+}
+
+bool guard_range_protected(ram_addr_t ram, uint64_t len)
+{
+    RCU_READ_LOCK_GUARD();
+    while (len) {
+        unsigned ofs = ram & (GUARD_PAGE_SIZE - 1);
+        uint64_t n = MIN(len, GUARD_PAGE_SIZE - ofs);
+        const GuardPage *page = guard_find(ram);
+
+        if (page && (page->nowrite & guard_subpages(ofs, n))) {
+            return true;
+        }
+        ram += n;
+        len -= n;
+    }
+    return false;
+}
+
+bool guard_discard_slow(ram_addr_t ram, uint64_t len)
+{
+    hwaddr gpa = ram;
+
+    if (GUARD_MUTANT(GUARD_HOOK_DISCARD) || !guard_range_protected(ram, len)) {
+        return true;
+    }
+    guard_ram_to_gpa(ram, &gpa);
+    error_report_once("a request to discard 0x%" PRIx64 " bytes at 0x%"
+                      HWADDR_PRIx " was refused: some of that memory is "
+                      "protected", len, gpa);
+    return false;
+}
+
 /* The strongest action among the protected sub-pages of a range */
 static GuardAction guard_range_action(ram_addr_t ram, hwaddr len,
                                       bool is_write)
@@ -130,9 +194,11 @@ static bool guard_phys_violation(ram_addr_t ram, hwaddr len, bool is_write,
     GuardViolation v = {
         .path = by_cpu ? GUARD_PATH_STATE : GUARD_PATH_DEVICE,
         .write = is_write,
+        .ram = ram,
         .size = len,
         .cpu = by_cpu ? current_cpu : NULL,
         .qom_path = qom_path,
+        .who = guard_noted(),
     };
 
     if (by_cpu && guard_state_seen(current_cpu, ram, is_write)) {
@@ -151,6 +217,24 @@ static bool guard_phys_violation(ram_addr_t ram, hwaddr len, bool is_write,
         qemu_system_vmstop_request(RUN_STATE_PAUSED);
     }
     return v.action == GUARD_ACTION_REPORT;
+}
+
+MemoryRegion *guard_map_reported_slow(MemoryRegion *mr, hwaddr *xlat,
+                                      hwaddr len, bool is_write)
+{
+    RAMBlock *block;
+    ram_addr_t offset;
+
+    if (GUARD_MUTANT(GUARD_HOOK_MAP_REPORT) ||
+        guard_path_action(GUARD_PATH_DEVICE,
+                          guard_range_action(*xlat, len, is_write)) !=
+        GUARD_ACTION_REPORT) {
+        return mr;
+    }
+    guard_phys_violation(*xlat, len, is_write, false, NULL);
+    block = guard_ram_block(*xlat, &offset);
+    *xlat = offset;
+    return block->mr;
 }
 
 static bool guard_attrs_by_cpu(MemTxAttrs attrs)
@@ -260,8 +344,66 @@ bool guard_ram_to_gpa(ram_addr_t ram, hwaddr *gpa)
     RCU_READ_LOCK_GUARD();
     flatview_for_each_range(address_space_to_flatview(&address_space_memory),
                             guard_reverse_range, &r);
-    *gpa = r.gpa;
+    if (r.found) {
+        *gpa = r.gpa;
+    }
     return r.found;
+}
+
+bool guard_may_read(MemoryRegion *mr, hwaddr offset, unsigned len, Object *dev)
+{
+    g_autofree char *path = NULL;
+    bool blocked = false;
+    ram_addr_t ram;
+
+    if (!guard_active() || GUARD_MUTANT(GUARD_HOOK_VAPIC_READ) ||
+        !memory_region_is_ram(mr)) {
+        return true;
+    }
+    RCU_READ_LOCK_GUARD();
+    ram = memory_region_get_ram_addr(mr) + offset;
+    if (guard_run(ram, len, false, &blocked) == len && !blocked) {
+        return true;
+    }
+    path = object_get_canonical_path(dev);
+    return guard_phys_violation(ram, len, false, false, path);
+}
+
+bool guard_sg_refused(QEMUSGList *sg, bool is_write)
+{
+    int i;
+
+    if (GUARD_MUTANT(GUARD_HOOK_DMA_ERROR)) {
+        return false;
+    }
+    RCU_READ_LOCK_GUARD();
+    for (i = 0; i < sg->nsg; i++) {
+        dma_addr_t addr = sg->sg[i].base;
+        dma_addr_t left = sg->sg[i].len;
+
+        while (left) {
+            hwaddr len = left;
+            hwaddr xlat;
+            MemoryRegion *mr;
+
+            mr = address_space_translate(sg->as, addr, &xlat, &len, is_write,
+                                         MEMTXATTRS_UNSPECIFIED);
+            /* What is only reported is told of when it takes place */
+            if (guard_is_blocked(mr) &&
+                guard_path_action(GUARD_PATH_DEVICE,
+                                  guard_range_action(xlat, len, is_write)) !=
+                GUARD_ACTION_REPORT) {
+                guard_phys_violation(xlat, len, is_write, false, NULL);
+                return true;
+            }
+            if (!len) {
+                break;
+            }
+            addr += len;
+            left -= len;
+        }
+    }
+    return false;
 }
 
 bool guard_may_patch(CPUState *cpu, vaddr addr, unsigned len, Object *dev)

@@ -12,10 +12,13 @@
 #include "exec/memory.h"
 #include "exec/ramblock.h"
 #include "hw/boards.h"
+#include "block/aio.h"
 #include "hw/core/cpu.h"
-#include "migration/blocker.h"
+#include "hw/qdev-core.h"
+#include "system/iothread.h"
 #include "system/replay.h"
 #include "system/tcg.h"
+#include "guard/devices.h"
 #include "guard/guard.h"
 #include "guard/physmem.h"
 #include "guard/pin-ops.h"
@@ -28,16 +31,10 @@ bool guard_on;
  */
 static QemuMutex guard_lock;
 
-static Error *guard_migration_blocker;
-
 static void __attribute__((constructor)) guard_lock_init(void)
 {
     qemu_mutex_init(&guard_lock);
 }
-
-static const char *const guard_no_migration =
-    "sub-page protection is in use, and does not migrate: "
-    "set all of it to 'read-write' first";
 
 /* Publish @t, which may be NULL, and free what was there. */
 static void guard_publish(GuardTable *t)
@@ -76,21 +73,24 @@ bool guard_change_ram(const GuardChange *changes, size_t n, Error **errp)
                    nrecords, GUARD_MAX_RECORDS);
         return false;
     }
-    if (t && !guard_table) {
-        error_setg(&guard_migration_blocker, "%s", guard_no_migration);
-        if (migrate_add_blocker(&guard_migration_blocker, errp) < 0) {
-            guard_table_free(t);
-            return false;
-        }
-    } else if (!t && guard_table) {
-        migrate_del_blocker(&guard_migration_blocker);
-    }
     guard_publish(t);
+    guard_hits_forget(changes, n);
     return true;
 }
 
-/* Why sub-page protection can't be had, or NULL */
-static const char *guard_subpage_unavailable(void)
+void guard_replace_table(GuardTable *t)
+{
+    const GuardChange all = { .last = RAM_ADDR_MAX };
+
+    assert(bql_locked());
+    WITH_QEMU_LOCK_GUARD(&guard_lock) {
+        guard_publish(t);
+    }
+    guard_hits_forget(&all, 1);
+    guard_tcg_sync_later();
+}
+
+const char *guard_subpage_unavailable(void)
 {
     if (!tcg_enabled()) {
         return "sub-page protection is enforced by TCG only: use -accel tcg";
@@ -157,11 +157,23 @@ static bool guard_resolve(const SubpageRegion *r, size_t index,
             .action = action,
             .index = index,
         };
+        Object *owner;
 
         if (!guard_is_protectable(mr)) {
             error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " is not RAM (%s):"
                        " only RAM can be protected", index, addr,
                        memory_region_name(mr) ?: "nothing is mapped there");
+            return false;
+        }
+        owner = memory_region_owner(mr);
+        if (owner && object_dynamic_cast(owner, TYPE_DEVICE) &&
+            !GUARD_MUTANT(GUARD_HOOK_OWNED_RAM)) {
+            g_autofree char *path = object_get_canonical_path(owner);
+
+            error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " is memory of "
+                       "device '%s' (%s), which has a pointer to it: only the "
+                       "machine's RAM can be protected", index, addr, path,
+                       memory_region_name(mr));
             return false;
         }
         c.start = memory_region_get_ram_addr(mr) + xlat;
@@ -178,67 +190,6 @@ static bool guard_resolve(const SubpageRegion *r, size_t index,
     }
     return true;
 }
-
-void qmp_subpage_set_access(SubpageRegionList *regions, bool has_action,
-                            GuardAction action, Error **errp)
-{
-    g_autoptr(GArray) changes = g_array_new(false, false, sizeof(GuardChange));
-    const char *unavailable = guard_subpage_unavailable();
-    const GuardChange *c;
-    SubpageRegionList *e;
-    size_t n = 0;
-
-    if (unavailable) {
-        error_setg(errp, "%s", unavailable);
-        return;
-    }
-    if (replay_mode != REPLAY_MODE_NONE) {
-        error_setg(errp, "memory can't be protected while recording or "
-                   "replaying: the replay would not see the command at the "
-                   "same instruction");
-        return;
-    }
-    if (!has_action) {
-        action = GUARD_ACTION_FAULT;
-    }
-
-    for (e = regions; e; e = e->next) {
-        if (n == GUARD_MAX_REGIONS) {
-            error_setg(errp, "regions has more than %d elements: "
-                       "use several commands", GUARD_MAX_REGIONS);
-            return;
-        }
-        if (!guard_resolve(e->value, n++, action, changes, errp)) {
-            return;
-        }
-    }
-    if (!changes->len) {
-        return;
-    }
-
-    qsort(changes->data, changes->len, sizeof(GuardChange),
-          guard_compare_changes);
-    c = (const GuardChange *)changes->data;
-    for (n = 1; n < changes->len; n++) {
-        if (c[n].start <= c[n - 1].last) {
-            error_setg(errp, "regions[%u] and regions[%u] overlap: both have "
-                       "the %u bytes of RAM at offset 0x" RAM_ADDR_FMT,
-                       MIN(c[n].index, c[n - 1].index),
-                       MAX(c[n].index, c[n - 1].index), GUARD_SUBPAGE_SIZE,
-                       c[n].start);
-            return;
-        }
-    }
-
-    guard_lifecycle_init();
-    if (guard_change_ram(c, changes->len, errp)) {
-        guard_tcg_sync();
-    }
-}
-
-/*
- * Queries
- */
 
 /* A run of RAM with the same rights */
 typedef struct GuardRun {
@@ -297,6 +248,236 @@ static GArray *guard_runs(void)
     }
     return runs;
 }
+
+/*
+ * Arming
+ */
+
+/* What guard_arm() will go back to if a device can't be waited for */
+static GArray *guard_undo;
+
+/* The changes that bring back what is there now, where @changes will be */
+static GArray *guard_inverse(const GuardChange *changes, size_t n)
+{
+    g_autoptr(GArray) runs = guard_runs();
+    GArray *inverse = g_array_new(false, false, sizeof(GuardChange));
+    guint first = 0;
+    guint j;
+    size_t i;
+
+    for (i = 0; i < n; i++) {
+        GuardChange c = { .start = changes[i].start };
+
+        while (first < runs->len && g_array_index(runs, GuardRun,
+                                                  first).last < c.start) {
+            first++;
+        }
+        for (j = first; j < runs->len; j++) {
+            const GuardRun *r = &g_array_index(runs, GuardRun, j);
+
+            if (r->start > changes[i].last) {
+                break;
+            }
+            if (r->start > c.start) {
+                c.nowrite = c.noread = false;
+                c.last = r->start - 1;
+                g_array_append_val(inverse, c);
+                c.start = r->start;
+            }
+            c.nowrite = true;
+            c.noread = r->noread;
+            c.action = r->action;
+            c.last = MIN(r->last, changes[i].last);
+            g_array_append_val(inverse, c);
+            c.start = c.last + 1;
+        }
+        if (c.start <= changes[i].last) {
+            c.nowrite = c.noread = false;
+            c.last = changes[i].last;
+            g_array_append_val(inverse, c);
+        }
+    }
+    return inverse;
+}
+
+void guard_undo_forget(ram_addr_t start, ram_addr_t last)
+{
+    guint i;
+
+    for (i = 0; guard_undo && i < guard_undo->len; i++) {
+        GuardChange *c = &g_array_index(guard_undo, GuardChange, i);
+
+        if (c->start <= last && c->last >= start) {
+            c->nowrite = c->noread = false;
+        }
+    }
+}
+
+static int guard_is_iothread(Object *obj, void *opaque)
+{
+    return object_dynamic_cast(obj, TYPE_IOTHREAD) != NULL;
+}
+
+/*
+ * When this returns, what device emulation found by the old table is done
+ * with, or recorded as a live map.  The BQL keeps emulation out of this
+ * thread and the vCPUs' (guard_tcg_sync() waited for those); iothreads do it
+ * in RCU critical sections, MemoryRegionCache included.
+ */
+static void guard_wait_devices(void)
+{
+    if (object_child_foreach_recursive(object_get_objects_root(),
+                                       guard_is_iothread, NULL)) {
+        drain_call_rcu();
+    }
+}
+
+/*
+ * Wait for devices that have memory mapped which may not be accessed any
+ * more.  Maps that are made from now on don't count: their translation was
+ * filtered, or they are waited for the next time.
+ */
+static bool guard_wait_maps(const GuardChange *changes, size_t n, Error **errp)
+{
+    uint64_t serial = guard_map_serial();
+    int64_t end = g_get_monotonic_time() + GUARD_MAP_WAIT_MS * 1000;
+    g_autofree char *path = NULL;
+    const GuardChange *c;
+    GuardLiveMap m;
+    hwaddr gpa;
+
+    while ((c = guard_map_conflict(changes, n, serial, &m))) {
+        if (g_get_monotonic_time() > end) {
+            path = guard_device_path(m.who);
+            if (!guard_ram_to_gpa(m.ram, &gpa)) {
+                gpa = m.ram;
+            }
+            error_setg(errp, "regions[%u]: device '%s' has 0x%" HWADDR_PRIx
+                       " bytes at 0x%" HWADDR_PRIx " mapped for %s, and does "
+                       "not let go of them: stop the device, or protect other "
+                       "memory", c->index, path ?: "of unknown name", m.len,
+                       gpa, m.is_write ? "writing" : "reading");
+            return false;
+        }
+        /* Requests end in this thread's bottom halves, or in others */
+        if (!aio_poll(qemu_get_aio_context(), false)) {
+            bql_unlock();
+            g_usleep(1000);
+            bql_lock();
+        }
+    }
+    return true;
+}
+
+bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
+{
+    unsigned removed = guard_ram_removals;
+    bool tightens = false;
+    bool good;
+    size_t i;
+
+    for (i = 0; i < n; i++) {
+        tightens |= changes[i].nowrite;
+    }
+    if (!tightens) {
+        guard_change_ram(changes, n, &error_abort);
+        guard_tcg_sync();
+        return true;
+    }
+    /*
+     * First the maps that are there already: a device that holds on to one
+     * makes the command fail before anybody could notice it.  Then again
+     * those that were made until the new table was in force.
+     */
+    if (!guard_can_arm(errp) || !guard_wait_maps(changes, n, errp) ||
+        !guard_can_arm(errp)) {
+        return false;
+    }
+    if (guard_ram_removals != removed) {
+        error_setg(errp, "RAM was unplugged or resized meanwhile: try again");
+        return false;
+    }
+    guard_undo = guard_inverse(changes, n);
+    good = guard_change_ram(changes, n, errp);
+    if (good) {
+        guard_tcg_sync();
+        guard_wait_devices();
+        good = guard_wait_maps(changes, n, errp);
+        if (!good) {
+            guard_change_ram((GuardChange *)guard_undo->data, guard_undo->len,
+                             &error_abort);
+            guard_tcg_sync();
+        }
+    }
+    g_clear_pointer(&guard_undo, g_array_unref);
+    return good;
+}
+
+void qmp_subpage_set_access(SubpageRegionList *regions, bool has_action,
+                            GuardAction action, Error **errp)
+{
+    g_autoptr(GArray) changes = g_array_new(false, false, sizeof(GuardChange));
+    const char *unavailable = guard_subpage_unavailable();
+    const GuardChange *c;
+    SubpageRegionList *e;
+    size_t n = 0;
+
+    if (unavailable) {
+        error_setg(errp, "%s", unavailable);
+        return;
+    }
+    if (replay_mode != REPLAY_MODE_NONE) {
+        error_setg(errp, "memory can't be protected while recording or "
+                   "replaying: the replay would not see the command at the "
+                   "same instruction");
+        return;
+    }
+    if (!has_action) {
+        action = GUARD_ACTION_FAULT;
+    }
+
+    for (e = regions; e; e = e->next) {
+        if (n == GUARD_MAX_REGIONS) {
+            error_setg(errp, "regions has more than %d elements: "
+                       "use several commands", GUARD_MAX_REGIONS);
+            return;
+        }
+        if (!guard_resolve(e->value, n++, action, changes, errp)) {
+            return;
+        }
+    }
+    if (!changes->len) {
+        return;
+    }
+
+    qsort(changes->data, changes->len, sizeof(GuardChange),
+          guard_compare_changes);
+    c = (const GuardChange *)changes->data;
+    for (n = 1; n < changes->len; n++) {
+        if (c[n].start <= c[n - 1].last) {
+            error_setg(errp, "regions[%u] and regions[%u] overlap: both have "
+                       "the %u bytes of RAM at offset 0x" RAM_ADDR_FMT,
+                       MIN(c[n].index, c[n - 1].index),
+                       MAX(c[n].index, c[n - 1].index), GUARD_SUBPAGE_SIZE,
+                       c[n].start);
+            return;
+        }
+    }
+
+    guard_lifecycle_init();
+    guard_arm(c, changes->len, errp);
+}
+
+/*
+ * Queries
+ */
+
+/* A piece of RAM and where the guest sees it */
+typedef struct GuardMapping {
+    ram_addr_t start;
+    ram_addr_t last;
+    hwaddr gpa;
+} GuardMapping;
 
 static bool guard_collect_mapping(Int128 start, Int128 len,
                                   const MemoryRegion *mr, hwaddr offset,
@@ -397,12 +578,36 @@ static GArray *guard_map_runs(GArray *runs)
     return out;
 }
 
+/* Add up the counters of a run. */
+static void guard_sum_hits(const GArray *hits, ram_addr_t start,
+                           ram_addr_t last, SubpageRegionInfo *info)
+{
+    const GuardHits *h = (const GuardHits *)hits->data;
+    size_t low = 0;
+    size_t high = hits->len;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+
+        if (h[mid].ram < start) {
+            low = mid + 1;
+        } else {
+            high = mid;
+        }
+    }
+    for (; low < hits->len && h[low].ram <= last; low++) {
+        info->reads += h[low].reads;
+        info->writes += h[low].writes;
+    }
+}
+
 SubpageRegionInfoList *qmp_query_subpage_access(bool has_addr, uint64_t addr,
                                                 bool has_size, uint64_t size,
                                                 Error **errp)
 {
     g_autoptr(GArray) runs = NULL;
     g_autoptr(GArray) mapped = NULL;
+    g_autoptr(GArray) hits = NULL;
     SubpageRegionInfoList *list = NULL;
     SubpageRegionInfoList **tail = &list;
     guint i;
@@ -420,6 +625,7 @@ SubpageRegionInfoList *qmp_query_subpage_access(bool has_addr, uint64_t addr,
 
     runs = guard_runs();
     mapped = guard_map_runs(runs);
+    hits = guard_hits();
     for (i = 0; i < mapped->len; i++) {
         GuardRun r = g_array_index(mapped, GuardRun, i);
         SubpageRegionInfo *info;
@@ -451,6 +657,7 @@ SubpageRegionInfoList *qmp_query_subpage_access(bool has_addr, uint64_t addr,
         info->action = r.action;
         info->ram_block = g_strdup(block->idstr);
         info->offset = offset;
+        guard_sum_hits(hits, r.start, r.last, info);
         QAPI_LIST_APPEND(tail, info);
     }
     return list;

@@ -128,7 +128,7 @@ static void guard_map_insert(GuardMap *map, uint64_t seed, uint64_t key,
     map->slots[i].page = *page;
 }
 
-static GuardTable *guard_table_new(const GArray *records)
+GuardTable *guard_table_new(const GArray *records)
 {
     GuardTable *t = g_new0(GuardTable, 1);
     unsigned order;

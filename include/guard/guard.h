@@ -10,19 +10,12 @@
 #include "qapi/qapi-types-guard.h"
 #include "exec/cpu-common.h"
 #include "exec/hwaddr.h"
+#include "guard/active.h"
 #include "guard/mutant.h"
 #include "guard/table.h"
 
 #define GUARD_MAX_REGIONS   131072
 #define GUARD_MAX_RECORDS   4194304
-
-/* Whether anything is protected.  Changes only with guard_table. */
-extern bool guard_on;
-
-static inline bool guard_active(void)
-{
-    return unlikely(qatomic_read(&guard_on));
-}
 
 /**
  * GuardPath: how an access comes about; decides what can be done with it
@@ -56,12 +49,14 @@ typedef struct GuardViolation {
     GuardAction action;         /* as taken */
     bool write;
     hwaddr addr;
+    ram_addr_t ram;             /* the same as RAM address */
     uint64_t size;
     CPUState *cpu;              /* NULL for a device */
     uintptr_t ra;               /* of the instruction, or 0 */
     bool has_linear;
     vaddr linear;
     const char *qom_path;       /* of the device, or NULL */
+    const void *who;            /* else see guard_note(), or NULL */
 } GuardViolation;
 
 /**
@@ -75,6 +70,27 @@ void guard_violation(const GuardViolation *v);
 
 /* Filled from the counters of guard_violation() */
 GuardCounters *guard_counters(void);
+
+/**
+ * guard_hits_forget: start the counters of some ranges of RAM anew
+ * @changes: sorted, not overlapping
+ * @n: how many
+ */
+void guard_hits_forget(const GuardChange *changes, size_t n);
+
+/**
+ * guard_hits: the counters of protected pieces
+ *
+ * Returns: an array of GuardHits, sorted by @ram, to be unreferenced by the
+ * caller.  Pieces that no violation touched are not in it.
+ */
+GArray *guard_hits(void);
+
+typedef struct GuardHits {
+    ram_addr_t ram;             /* of the 128-byte piece */
+    uint64_t reads;
+    uint64_t writes;
+} GuardHits;
 
 /**
  * GuardArchOps: what the CPU architecture does for sub-page protection
@@ -106,6 +122,15 @@ void guard_tcg_sync(void);
 void guard_tcg_sync_later(void);
 
 /**
+ * guard_device_path: the device behind what guard_note() was told
+ * @who: what it was told, or NULL
+ *
+ * Callable from any thread.  Returns: the QOM path, to be freed by the
+ * caller, or NULL if it isn't known.
+ */
+char *guard_device_path(const void *who);
+
+/**
  * guard_ram_to_gpa: where the guest sees a byte of RAM at the moment
  * @ram: RAM address
  * @gpa: set to the lowest guest-physical address
@@ -125,8 +150,50 @@ bool guard_ram_to_gpa(ram_addr_t ram, hwaddr *gpa);
  */
 bool guard_change_ram(const GuardChange *changes, size_t n, Error **errp);
 
+/**
+ * guard_arm: set rights of RAM, in force for everybody when it returns
+ * @changes: sorted, not overlapping; @index is used to name them
+ * @n: how many
+ * @errp: set if nothing was changed
+ *
+ * Called with the BQL held in the main thread, which may let go of it and run
+ * bottom halves meanwhile.  Waits up to GUARD_MAP_WAIT_MS for devices that
+ * have the memory mapped.
+ */
+bool guard_arm(const GuardChange *changes, size_t n, Error **errp);
+
+#define GUARD_MAP_WAIT_MS   1000
+
+/* Why sub-page protection can't be had, or NULL */
+const char *guard_subpage_unavailable(void);
+
+/**
+ * guard_can_arm: whether nothing in this VM is out of reach for protections
+ * @errp: names what is, and the way out
+ *
+ * Called with the BQL held.  Does not look at mapped memory.
+ */
+bool guard_can_arm(Error **errp);
+
 /* Register for reset and RAM removal; once, before the first arming */
 void guard_lifecycle_init(void);
+
+/* From now on, devices are known by name, and some can't be plugged */
+void guard_devices_init(void);
+
+/* Times that RAM was unplugged or resized; the BQL protects it */
+extern unsigned guard_ram_removals;
+
+/* A range of RAM lost its protection while guard_arm() may be waiting */
+void guard_undo_forget(ram_addr_t start, ram_addr_t last);
+
+/**
+ * guard_replace_table: put a table in force as it is
+ * @t: the table, or NULL; belongs to the callee from now on
+ *
+ * Called with the BQL held while no CPU runs.
+ */
+void guard_replace_table(GuardTable *t);
 
 /* The I/O region that stands in for a protected run; once, as above */
 void guard_physmem_init(void);

@@ -39,6 +39,30 @@ static inline MemoryRegion *guard_filter(MemoryRegion *mr, hwaddr *xlat,
     return mr;
 }
 
+/**
+ * guard_filter_whole: the same for an access that can't be done in parts
+ * @mr: region that was found
+ * @xlat: offset in @mr; set to the RAM address if the range is blocked
+ * @len: bytes
+ * @is_write: direction
+ *
+ * Called in an RCU critical section.  Returns: the region of blocked accesses
+ * if any byte is blocked.
+ */
+MemoryRegion *guard_filter_whole(MemoryRegion *mr, hwaddr *xlat, hwaddr len,
+                                 bool is_write);
+
+/* Attributes of a translation that is not filtered */
+#define GUARD_UNFILTERED    ((MemTxAttrs) { .debug = 1 })
+
+/* guard_filter_whole() for what an IOMMU translated on behalf of a cache */
+static inline MemoryRegion *guard_filter_iommu(MemoryRegion *mr, hwaddr *xlat,
+                                               hwaddr len, bool is_write)
+{
+    return GUARD_MUTANT(GUARD_HOOK_CACHE_IOMMU)
+           ? mr : guard_filter_whole(mr, xlat, len, is_write);
+}
+
 MemTxResult guard_blocked_write(hwaddr ram, const void *buf, hwaddr len,
                                 MemTxAttrs attrs);
 MemTxResult guard_blocked_read(hwaddr ram, void *buf, hwaddr len,
@@ -74,6 +98,28 @@ static inline bool guard_is_blocked(const MemoryRegion *mr)
     return unlikely(mr == &guard_blocked_mr);
 }
 
+MemoryRegion *guard_map_reported_slow(MemoryRegion *mr, hwaddr *xlat,
+                                      hwaddr len, bool is_write);
+
+/**
+ * guard_map_reported: give a device a pointer where accesses are only reported
+ * @mr: what guard_filter() gave
+ * @xlat: offset in it; set to the offset in the RAM if it is only reported
+ * @len: bytes
+ * @is_write: direction
+ *
+ * Called in an RCU critical section.  The map counts as the access.
+ * Returns: @mr, or the RAM.
+ */
+static inline MemoryRegion *guard_map_reported(MemoryRegion *mr, hwaddr *xlat,
+                                               hwaddr len, bool is_write)
+{
+    if (guard_is_blocked(mr)) {
+        return guard_map_reported_slow(mr, xlat, len, is_write);
+    }
+    return mr;
+}
+
 /* Around a debugger's page walk, which sees through protections */
 static inline void guard_debug_begin(void)
 {
@@ -106,5 +152,116 @@ static inline void guard_debug_leave(const int *unused)
  * refusal is counted and sent as an event.
  */
 bool guard_may_patch(CPUState *cpu, vaddr addr, unsigned len, Object *dev);
+
+/**
+ * guard_may_read: whether a device may read RAM by a host pointer
+ * @mr: RAM
+ * @offset: in @mr
+ * @len: bytes, at least 1
+ * @dev: the device
+ *
+ * A refusal is counted and sent as an event.
+ */
+bool guard_may_read(MemoryRegion *mr, hwaddr offset, unsigned len,
+                    Object *dev);
+
+/**
+ * guard_range_protected: whether any sub-page of a range of RAM is protected
+ * @ram: first byte
+ * @len: bytes
+ *
+ * Called with the BQL held, or in an RCU critical section.
+ */
+bool guard_range_protected(ram_addr_t ram, uint64_t len);
+
+bool guard_discard_slow(ram_addr_t ram, uint64_t len);
+
+/**
+ * guard_may_discard: whether pages of RAM may be thrown away
+ * @ram: first byte
+ * @len: bytes
+ *
+ * Called with the BQL held.
+ */
+static inline bool guard_may_discard(ram_addr_t ram, uint64_t len)
+{
+    return !guard_active() || guard_discard_slow(ram, len);
+}
+
+/*
+ * Live maps: see docs/devel/subpage.rst
+ */
+void *guard_map_record(void *host, const void *who, ram_addr_t ram,
+                       hwaddr len, bool is_write);
+void guard_map_forget(void *host, hwaddr len, bool is_write);
+
+/**
+ * guard_mapped: address_space_map() is about to give away a host pointer
+ * @host: the pointer
+ * @as: address space that was asked
+ * @mr: RAM
+ * @xlat: offset in @mr
+ * @plen: length; read after @host was evaluated
+ * @is_write: whether the device may write there
+ *
+ * Called in an RCU critical section.  Returns: @host.
+ */
+static inline void *guard_mapped(void *host, AddressSpace *as,
+                                 MemoryRegion *mr, hwaddr xlat,
+                                 const hwaddr *plen, bool is_write)
+{
+    return guard_map_record(host, as, memory_region_get_ram_addr(mr) + xlat,
+                            *plen, is_write);
+}
+
+/**
+ * guard_map_serial: a number that maps made from now on exceed
+ */
+uint64_t guard_map_serial(void);
+
+typedef struct GuardLiveMap {
+    void *host;
+    const void *who;
+    ram_addr_t ram;
+    hwaddr len;
+    uint64_t serial;
+    bool is_write;
+} GuardLiveMap;
+
+/**
+ * guard_map_conflict: find a live map that some changes would forbid
+ * @changes: sorted by start, not overlapping
+ * @n: how many
+ * @serial: only maps up to this number
+ * @map: set to what was found
+ *
+ * Returns: the change, or NULL.
+ */
+const GuardChange *guard_map_conflict(const GuardChange *changes, size_t n,
+                                      uint64_t serial, GuardLiveMap *map);
+
+/**
+ * guard_map_whole: map memory that was mapped in one piece before migration
+ * @who: the device
+ * Others: as in address_space_map()
+ *
+ * What is protected is bounced with everything around it, so that a length
+ * that is not the wanted one, or NULL, has another reason.
+ */
+void *guard_map_whole(const void *who, AddressSpace *as, hwaddr addr,
+                      hwaddr *plen, bool is_write);
+
+bool guard_iov_refused_slow(const struct iovec *iov, unsigned n);
+
+/**
+ * guard_iov_refused: whether any of some mapped buffers is not what it stands
+ *                    for, because the memory is protected
+ * @iov: as address_space_map() gave them
+ * @n: how many
+ */
+static inline bool guard_iov_refused(const struct iovec *iov, unsigned n)
+{
+    return guard_active() && guard_iov_refused_slow(iov, n);
+}
 
 #endif /* GUARD_PHYSMEM_H */

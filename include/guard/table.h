@@ -194,6 +194,14 @@ bool guard_table_update(const GuardTable *old,
                         GuardTable **result);
 
 /**
+ * guard_table_new: make a table of records
+ * @records: an array of GuardRecord, not empty, none of the same memory
+ *
+ * Returns: the table, which belongs to the caller.
+ */
+GuardTable *guard_table_new(const GArray *records);
+
+/**
  * guard_table_records: all records, sorted by address
  * @t: table, or NULL
  *

@@ -78,6 +78,15 @@ PINS = ({'register': 'cr0', 'ones': WP},
 LINUX_PINS = ({'register': 'cr0', 'ones': WP},
               {'register': 'cr4', 'ones': UMIP | SMEP | SMAP})
 
+# A disk that has nothing to do, and the user's network, with room for pages
+# that the devices don't use
+DEVICES = ('-accel', 'tcg', '-cpu', 'max', '-m', '1G',
+           '-blockdev', 'null-co,node-name=disk,size=1073741824,'
+           'read-zeroes=off',
+           '-device', 'virtio-blk-pci,drive=disk,disable-modern=on',
+           '-netdev', 'user,id=net,restrict=on',
+           '-device', 'virtio-net-pci,netdev=net,disable-modern=on')
+
 VARIANTS = {
     'stock': Variant(STOCK, TCG),
     'off': Variant(PATCHED, TCG),
@@ -95,6 +104,12 @@ VARIANTS = {
                     'discard'),
     'pins': Variant(PATCHED, TCG, pins=PINS),
     'linux-pins': Variant(PATCHED, TCG, pins=LINUX_PINS),
+    'devices-stock': Variant(STOCK, DEVICES),
+    'devices': Variant(PATCHED, DEVICES),
+    'devices-1000': Variant(PATCHED, DEVICES, scattered(128 * MIB, 1000),
+                            'fault', True),
+    'devices-100000': Variant(PATCHED, DEVICES, scattered(128 * MIB, MANY),
+                              'fault', True),
 }
 
 
@@ -139,6 +154,14 @@ def plain(name: str, title: str, program: str) -> Case:
     return Case(name, title, program, Side('stock', loop),
                 {'off': Side('off', loop), 'on': Side('xo', loop),
                  'armed': Side('armed', loop)})
+
+
+def devices(name: str, title: str) -> Case:
+    """A case of devices, beside protected pages"""
+    return Case(name, title, 'devices', Side('devices-stock', name),
+                {'off': Side('devices', name),
+                 '1000': Side('devices-1000', name),
+                 '100000': Side('devices-100000', name)})
 
 
 def with_pins(case: Case, variant: str = 'pins') -> Case:
@@ -256,6 +279,17 @@ GROUPS = (
                'tlb-cr3'),
         lookup('beside', 'stores to a writable sub-page of a guarded page',
                'subpage', 'store-beside'),
+    )),
+    Group('Devices beside guarded pages', {
+        'off': 'patched QEMU with nothing switched on, against the same QEMU '
+               'without our patches; both with -cpu max',
+        '1000': 'patched QEMU with 1 000 guarded pages that devices do not '
+                'use, against QEMU without our patches',
+        '100000': 'the same with 100 000 pages',
+    }, (
+        devices('virtio-blk', 'virtio-blk reads of 4 KiB, 32 at a time'),
+        devices('slirp', 'frames of 1.4 KiB by virtio-net and slirp, and '
+                'back'),
     )),
 )
 

@@ -1,160 +1,249 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What happens to a VM with protected memory: migration and snapshots are
-refused, not done without the protections; what lifts protections says so.
+Sub-page protection through savevm, migration and reset.
 """
 
 import os
-import tempfile
+import struct
+import subprocess
 
-from qemu.machine.qtest import QEMUQtestProtocol
-from qemu_test import QemuSystemTest
+from guard_qtest import GuardDeviceTest, LegacyVirtio, MIB, PAGE, SUBPAGE
 
-REGION = {'addr': 0x100000, 'size': 256, 'access': 'read'}
-HOTPLUG = 0xa00                 # q35: select a slot, control it
-DIMM = 0x100000000
+REGIONS = [
+    {'addr': 16 * MIB, 'size': SUBPAGE, 'access': 'read'},
+    {'addr': 16 * MIB + 3 * SUBPAGE, 'size': SUBPAGE, 'access': 'none'},
+    {'addr': 20 * MIB, 'size': 4 * MIB, 'access': 'read'},
+    {'addr': 0x9f000, 'size': 2 * SUBPAGE, 'access': 'none'},
+]
 
 
-class SubpageLifecycle(QemuSystemTest):
-    """A stopped VM."""
+class Lifecycle(GuardDeviceTest):
+    """Everything travels, or is refused."""
 
-    def start(self, *args):
-        """A VM of its own for each test."""
-        vm = self.get_vm('-nodefaults', '-S', '-machine', 'q35', *args)
-        vm.launch()
-        return vm
+    def arm_all(self, vm):
+        """Some of each kind; returns what is listed then."""
+        for action, regions in (('discard', REGIONS[:3]),
+                                ('report', REGIONS[3:])):
+            vm.cmd('subpage-set-access', regions=regions, action=action)
+        return self.listed(vm)
 
-    def protect(self, vm, **changes):
-        """subpage-set-access of one region; QEMU's reply."""
-        return vm.qmp('subpage-set-access',
-                      {'regions': [dict(REGION, **changes)]})
+    @staticmethod
+    def listed(vm):
+        """What query-subpage-access tells, without counters."""
+        return [{k: v for k, v in r.items() if k not in ('reads', 'writes')}
+                for r in vm.cmd('query-subpage-access')]
 
-    def protected(self, vm):
-        """Bytes that are protected."""
-        return sum(r['size'] for r in vm.cmd('query-subpage-access'))
+    def enforced(self, vm):
+        """Writes to protected pieces are dropped, others are not."""
+        for region in REGIONS[:3]:
+            before = vm.qtest.read(region['addr'] + SUBPAGE - 8, 8)
+            vm.qtest.write(region['addr'] + SUBPAGE - 8, b'\x99' * 8)
+            self.assertEqual(vm.qtest.read(region['addr'] + SUBPAGE - 8, 8),
+                             before)
+        vm.qtest.write(16 * MIB + SUBPAGE, b'\x99' * 8)
+        self.assertEqual(vm.qtest.read(16 * MIB + SUBPAGE, 8), b'\x99' * 8)
 
-    def cleared(self, vm):
-        """The data of the events that say so."""
-        vm.cmd('query-name')
-        return [event['data'] for event in vm.get_qmp_events()
-                if event['event'] == 'SUBPAGE_CLEARED']
+    def migrated(self, vm, uri=None, status='completed'):
+        """Migrate to a file, or elsewhere, and wait for the end."""
+        uri = uri or f'file:{self.scratch_file("state")}'
+        vm.cmd('migrate', uri=uri)
+        self.until(lambda: vm.cmd('query-migrate')['status'] in
+                   ('completed', 'failed'), 60)
+        info = vm.cmd('query-migrate')
+        self.assertEqual(info['status'], status, info.get('error-desc'))
+        return uri
 
-    def migrate(self, vm):
-        """Migrate to a file: the error, or how it ended."""
-        path = self.scratch_file('image')
-        reply = vm.qmp('migrate', {'uri': f'file:{path}'})
-        if 'error' in reply:
-            return reply['error']['desc']
-        while True:
-            status = vm.cmd('query-migrate')['status']
-            if status in ('completed', 'failed'):
-                return status
+    def incoming(self, vm, uri):
+        """Take a migration; returns what query-migrate says at the end."""
+        vm.cmd('migrate-incoming', {'uri': uri, 'exit-on-error': False})
+        self.until(lambda: vm.cmd('query-migrate').get('status') in
+                   ('completed', 'failed'), 60)
+        return vm.cmd('query-migrate')
+
+    def state(self, name='state'):
+        """The bytes of a saved state."""
+        with open(self.scratch_file(name), 'rb') as file:
+            return file.read()
 
     def test_migration(self):
-        """Refused with the reason, and only while something is protected."""
-        vm = self.start('-m', '64')
-        self.assertNotIn('error', self.protect(vm))
-        self.assertIn('sub-page protection is in use', self.migrate(vm))
-        self.assertEqual(self.protected(vm), 256)
-        # Part of it lifted is not all of it
-        self.protect(vm, size=128, access='read-write')
-        self.assertIn('sub-page protection is in use', self.migrate(vm))
-        self.protect(vm, access='read-write')
-        self.assertEqual(self.migrate(vm), 'completed')
+        """The table arrives, and holds before the guest runs."""
+        vm = self.start()
+        uri = self.migrated(vm)
+        self.assertNotIn(b'guard-subpage', self.state())
+        vm.cmd('cont')
+        want = self.arm_all(vm)
+        self.assertEqual(len(want), len(REGIONS))
+        os.unlink(self.scratch_file('state'))
+        self.migrated(vm)
+        self.assertIn(b'guard-subpage', self.state())
 
-    def test_snapshots(self):
-        """savevm is refused; loadvm clears."""
-        disk = self.scratch_file('disk')
-        self.assertEqual(os.system(
-            f"'{self.qemu_img()}' create -q -f qcow2 '{disk}' 64M"), 0)
-        vm = self.start('-m', '64', '-drive',
-                        f'if=none,id=d,format=qcow2,file={disk}')
-        self.assertEqual(vm.cmd('human-monitor-command',
-                                command_line='savevm before'), '')
-        self.assertNotIn('error', self.protect(vm))
-        text = vm.cmd('human-monitor-command', command_line='savevm after')
-        self.assertIn('sub-page protection is in use', text)
-        self.assertEqual(vm.cmd('human-monitor-command',
-                                command_line='loadvm before'), '')
-        self.assertEqual(self.cleared(vm),
-                         [{'reason': 'reset', 'size': 256}])
-        self.assertEqual(self.protected(vm), 0)
-        self.assertEqual(vm.cmd('human-monitor-command',
-                                command_line='savevm after'), '')
+        target = self.start('-incoming', 'defer', '-S', name='target')
+        info = self.incoming(target, uri)
+        self.assertEqual(info['status'], 'completed')
+        self.assertEqual(self.listed(target), want)
+        self.enforced(target)
+        target.cmd('cont')
+        self.enforced(target)
+        target.cmd('system_reset')
+        self.until(lambda: not self.listed(target))
 
-    def qemu_img(self):
-        """Beside the QEMU under test."""
-        return os.path.join(os.path.dirname(self.qemu_bin), 'qemu-img')
+    def test_precopy(self):
+        """Devices write beside and at protected memory meanwhile."""
+        vm = self.start()
+        want = self.arm_all(vm)
+        uri = 'unix:' + os.path.join(self.socket_dir().name, 'migration')
+        target = self.start('-incoming', 'defer', name='target')
+        target.cmd('migrate-incoming', {'uri': uri, 'exit-on-error': False})
+        # Slow enough to go round until it is told otherwise
+        vm.cmd('migrate-set-parameters', {'max-bandwidth': 65536,
+                                          'downtime-limit': 1})
+        for page in range(64):
+            vm.qtest.write(24 * MIB + page * PAGE, os.urandom(PAGE))
+        vm.cmd('migrate', uri=uri)
+        self.until(lambda: vm.cmd('query-migrate')['status'] == 'active')
+        for turn in range(1, 65):
+            data = struct.pack('<Q', turn) * 64
+            vm.qtest.write(16 * MIB, data)
+            vm.qtest.write(0x9e000, data)
+        self.assertEqual(vm.cmd('query-migrate')['status'], 'active')
+        vm.cmd('migrate-set-parameters', {'max-bandwidth': 1 << 30,
+                                          'downtime-limit': 300})
+        self.until(lambda: vm.cmd('query-migrate')['status'] == 'completed',
+                   60)
+        self.until(lambda: target.cmd('query-status')['status'] == 'running',
+                   60)
+        self.assertEqual(self.listed(target), want)
+        self.assertEqual(target.qtest.read(16 * MIB, SUBPAGE), bytes(SUBPAGE))
+        self.assertEqual(target.qtest.read(16 * MIB + SUBPAGE, SUBPAGE),
+                         data[:SUBPAGE])
+        self.assertEqual(target.qtest.read(0x9e000, 512), data)
+        self.enforced(target)
 
-    def test_only_migratable(self):
-        """What can't migrate is not even begun."""
-        vm = self.start('-m', '64', '-only-migratable')
-        reply = self.protect(vm)
-        self.assertIn('only-migratable', reply['error']['desc'])
-        self.assertEqual(self.protected(vm), 0)
-        self.assertEqual(self.migrate(vm), 'completed')
+    def test_refused(self):
+        """What can't carry protections over says so, by name."""
+        vm = self.start()
+        self.arm_all(vm)
+        for capability, name in (('postcopy-ram', 'postcopy'),
+                                 ('background-snapshot',
+                                  'background-snapshot'),
+                                 ('x-colo', 'COLO')):
+            reply = vm.qmp('migrate-set-capabilities', {'capabilities': [
+                {'capability': capability, 'state': True}]})
+            if 'error' in reply:
+                continue
+            self.refused(vm.qmp('migrate', {
+                'uri': f'file:{self.scratch_file("no")}'}), name, 'protected')
+            vm.cmd('migrate-set-capabilities', capabilities=[
+                {'capability': capability, 'state': False}])
+        vm.cmd('migrate-set-parameters', {'mode': 'cpr-reboot'})
+        self.refused(vm.qmp('migrate', {
+            'uri': f'file:{self.scratch_file("no")}'}), 'CPR')
+        vm.cmd('migrate-set-parameters', {'mode': 'normal'})
+        self.migrated(vm)
 
-    def test_record(self):
-        """A recording has no place for the command."""
-        log = self.scratch_file('log')
-        vm = self.start('-m', '64', '-net', 'none', '-icount',
-                        f'shift=1,rr=record,rrfile={log}')
-        reply = self.protect(vm)
-        self.assertIn('recording', reply['error']['desc'])
-        self.assertEqual(self.protected(vm), 0)
+    def test_not_enforceable(self):
+        """A target that can't enforce it does not take it."""
+        vm = self.start()
+        for protected in False, True:
+            if protected:
+                self.arm_all(vm)
+            uri = self.migrated(vm)
+            target = self.start('-incoming', 'defer', name=f'to-{protected}',
+                                accel='qtest')
+            info = self.incoming(target, uri)
+            self.assertEqual(info['status'],
+                             'failed' if protected else 'completed')
+            self.assertEqual(self.listed(target), [])
+            vm.cmd('cont')
 
-    def test_reset(self):
-        """One event, and nothing is left."""
-        vm = self.start('-m', '64')
-        self.protect(vm)
-        self.assertNotIn('error', self.protect(vm, addr=0x3ff0000,
-                                               access='none'))
-        vm.cmd('system_reset')
-        vm.event_wait('RESET', 20)
-        self.assertEqual(self.protected(vm), 0)
-        vm.cmd('system_reset')
-        vm.event_wait('RESET', 20)
+    def test_hostile(self):
+        """A section that makes no sense is refused."""
+        vm = self.start()
+        self.arm_all(vm)
+        self.migrated(vm)
+        good = self.state()
+        at = good.index(b'guard-subpage')
+        names = good.index(b'pc.ram\0', at)
+        # names, then the size of the records, then records
+        record = names + 7 + 4
+        for number, (where, data) in enumerate((
+                (names, b'pc.rax'),                     # no such block
+                (names + 6, b'x'),                      # no end
+                (names - 4, b'\xff\xff\xff\xff'),       # too many names
+                (record - 4, b'\x7f\xff\xff\xff'),      # too many records
+                (record, b'\1\0\0\0'),                  # another block
+                (record + 4, b'\3\0\0\0'),              # an order too high
+                (record + 4, b'\1\0\0\0'),              # not uniform
+                (record + 8, b'\x80\0\0\0'),            # not aligned
+                (record + 15, b'\xff'),                 # beyond the end
+                (record + 16, b'\0\0\0\0'),             # nothing protected
+                (record + 20, b'\xff\xff\xff\xff'))):   # no subset
+            bad = good[:where] + data + good[where + len(data):]
+            with open(self.scratch_file('bad'), 'wb') as file:
+                file.write(bad)
+            with self.subTest(where=where - record, data=data):
+                target = self.start('-incoming', 'defer', '-S',
+                                    name=f'target{number}')
+                info = self.incoming(target,
+                                     f'file:{self.scratch_file("bad")}')
+                self.assertEqual(info['status'], 'failed')
+                self.assertEqual(self.listed(target), [])
+                target.shutdown()
 
-    def test_ram_removed(self):
-        """The guest ejects a DIMM: its RAM keeps its guards while it lives."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, 'qtest')
-            vm = self.start('-m', '64M,slots=2,maxmem=1G', '-qtest',
-                            f'unix:{path},server=on,wait=off')
-            qtest = QEMUQtestProtocol(path)
-            qtest.connect()
-            vm.qmp('object-add', {'qom-type': 'memory-backend-ram',
-                                  'id': 'ram', 'size': 128 << 20})
-            vm.cmd('device_add', driver='pc-dimm', id='dimm', memdev='ram',
-                   addr=DIMM)
-            self.assertNotIn('error', self.protect(vm))
-            self.assertNotIn('error', self.protect(vm, addr=DIMM + 4096))
-            for command in f'outl {HOTPLUG:#x} 0', f'outb {HOTPLUG + 20:#x} 8':
-                self.assertEqual(qtest.cmd(command).strip(), 'OK')
-            vm.event_wait('DEVICE_DELETED', 20)
-            runs = vm.cmd('query-subpage-access')
-            self.assertEqual([run.get('addr') for run in runs],
-                             [REGION['addr'], None])
-            self.assertEqual(runs[1]['offset'], 4096)
-            vm.get_qmp_events()
-            vm.qmp('object-del', {'id': 'ram'})
-            event = vm.event_wait('SUBPAGE_CLEARED', 20)
-            self.assertEqual(event['data'],
-                             {'reason': 'ram-removed', 'size': 256})
-            self.assertEqual(self.protected(vm), 256)
-            qtest.close()
+    def test_request_under_way(self):
+        """A request that was mapped whole is, where a piece is protected."""
+        disk = ('-blockdev', f'driver=file,node-name=f,'
+                f'filename={self.disk()}', '-blockdev',
+                '{"driver": "blkdebug", "node-name": "d", "image": "f", '
+                '"inject-error": [{"event": "none", "iotype": "read", '
+                '"errno": 5, "sector": 4}]}')
+        device = ('-device', 'virtio-blk-pci,addr=4,disable-modern=on,'
+                  'drive=d,queue-size=16,rerror=stop')
+        vm = self.start(*disk, *device)
+        virtio = LegacyVirtio(vm.qtest, 4 << 3, 0xc000)
+        queue = virtio.queue(0, MIB)
+        virtio.ready()
+        header, status = 3 * MIB, 3 * MIB + PAGE
+        vm.qtest.write(header, struct.pack('<IIQ', 0, 0, 0))
+        queue.post((header, 16, False), (2 * MIB, 4 * PAGE, True),
+                   (status, 1, True))
+        self.until(lambda: vm.cmd('query-status')['status'] == 'io-error')
+        uri = self.migrated(vm)
 
-    def test_cpu_added(self):
-        """A CPU that is plugged while memory is protected."""
-        vm = self.start('-m', '64', '-smp', '1,maxcpus=2')
-        self.protect(vm)
-        slot = next(c for c in vm.cmd('query-hotpluggable-cpus')
-                    if 'qom-path' not in c)
-        vm.cmd('device_add', driver=slot['type'], id='hot', **slot['props'])
-        self.assertNotIn('error', self.protect(vm, access='none'))
-        self.assertEqual(self.protected(vm), 256)
+        good = self.start('-blockdev', 'driver=file,node-name=d,'
+                          f'filename={self.disk()}', *device, '-incoming',
+                          'defer', '-S', name='target')
+        self.armed(good, 2 * MIB + PAGE)
+        info = self.incoming(good, uri)
+        self.assertEqual(info['status'], 'completed')
+        good.cmd('cont')
+        queue.qtest = good.qtest
+        self.assertTrue(queue.wait())
+        self.assertEqual(good.qtest.get(1, status), 1)
+        self.assertEqual(good.qtest.read(2 * MIB, 4 * PAGE), bytes(4 * PAGE))
+        self.blamed(good, 2 * MIB + PAGE, SUBPAGE, True)
+
+    def test_snapshot(self):
+        """savevm and loadvm."""
+        image = self.scratch_file('snapshots.qcow2')
+        qemu_img = os.path.join(os.path.dirname(self.qemu_bin), 'qemu-img')
+        if not os.path.exists(qemu_img):
+            self.skipTest('qemu-img is not built')
+        subprocess.run([qemu_img, 'create', '-q', '-f', 'qcow2', image, '1M'],
+                       check=True)
+        vm = self.start('-drive', f'if=none,id=d,file={image}')
+        hmp = 'human-monitor-command'
+        self.assertEqual(vm.cmd(hmp, command_line='savevm none'), '')
+        want = self.arm_all(vm)
+        self.assertEqual(vm.cmd(hmp, command_line='savevm some'), '')
+        self.lifted(vm)
+        self.assertEqual(vm.cmd(hmp, command_line='loadvm some'), '')
+        self.assertEqual(self.listed(vm), want)
+        self.enforced(vm)
+        self.assertEqual(vm.cmd(hmp, command_line='loadvm none'), '')
+        self.assertEqual(self.listed(vm), [])
 
 
 if __name__ == '__main__':
-    QemuSystemTest.main()
+    GuardDeviceTest.main()

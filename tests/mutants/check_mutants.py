@@ -49,6 +49,13 @@ PINS = [
     ('pin-system', 'two-faced'),
     ('pin-system', 'race'),
 ]
+# For those of devices and lifecycle, from this number on; these have no runs
+DEVICE_HOOKS = 200
+FUNCTIONAL = [
+    ('test_subpage_devices', 'all'),
+    ('test_subpage_lifecycle', 'all'),
+    ('test_subpage_paths', 'all'),
+]
 # Only for what needs CPUs that run at a time; one after the other
 LONG = [
     ('subpage-matrix', 'locked'),
@@ -106,6 +113,15 @@ class Tests:
         command += [self.qemu, self.elfs / f'{name}.elf']
         environment = dict(os.environ, GUARD_MUTANT=str(number),
                            SUBPAGE_ROUNDS=ROUNDS)
+        functional = (name, run) in FUNCTIONAL
+        if functional:
+            source = self.qemu.parent / '../src'
+            command = [sys.executable,
+                       self.run.parent.parent / f'functional/{name}.py']
+            environment |= {
+                'QEMU_TEST_QEMU_BINARY': str(self.qemu),
+                'QEMU_BUILD_ROOT': str(self.qemu.parent),
+                'PYTHONPATH': f'{source}/python:{source}/tests/functional'}
         points, found = 0, []
         start = time.monotonic()
         limit = 5 * self.seconds.get((name, run), 600) + 20
@@ -122,7 +138,8 @@ class Tests:
                 text = match[3].strip() if match and match[1] else None
                 if text and text not in self.known.get((name, run), []):
                     found.append(text)
-                    if number:
+                    # So ended, a functional test would leave its QEMU behind
+                    if number and not functional:
                         process.send_signal(signal.SIGINT)
                         break
             timer.cancel()
@@ -137,7 +154,7 @@ class Tests:
 
     def all_green(self, pool):
         """Everything with no hook left out."""
-        pairs = QUICK + PINS
+        pairs = QUICK + PINS + FUNCTIONAL
         started = [pool.submit(self.red, 0, *pair) for pair in pairs]
         self.known = dict(zip(pairs, (each.result() for each in started)))
         self.known.update((pair, self.red(0, *pair)) for pair in LONG)
@@ -157,6 +174,14 @@ class Tests:
             if found:
                 return (f'{pair[0]}, {found[0]}', time.monotonic() - start)
         return None, time.monotonic() - start
+
+
+def pairs_of(hook):
+    """The tests and runs that a hook is tried with"""
+    number, name = hook
+    if name.startswith('PIN_'):
+        return PINS
+    return FUNCTIONAL if number >= DEVICE_HOOKS else QUICK
 
 
 class Points:
@@ -193,9 +218,7 @@ def check(tests, wanted, jobs):
 
         # What has to be alone on the machine comes last
         last = [hook for hook in wanted if FIRST.get(hook[1]) in LONG]
-        started = [(hook, pool.submit(tests.missed, hook,
-                                      PINS if hook[1].startswith('PIN_')
-                                      else QUICK))
+        started = [(hook, pool.submit(tests.missed, hook, pairs_of(hook)))
                    for hook in wanted if hook not in last]
         for hook, answer in started:
             found, seconds = answer.result()
@@ -221,6 +244,9 @@ def main():
     parser.add_argument('--only', type=int, action='append', metavar='N',
                         help='only this hook; may be given again')
     args = parser.parse_args()
+    # A shell that starts this in the background has it ignored, and what is
+    # ignored stays so in the runner, which would never end then.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     top = Path(__file__).resolve().parents[2]
     qemu = args.build.resolve()
     wanted = hooks(top / 'include/guard/mutant.h')

@@ -39,6 +39,9 @@ extern const Loop loops[];
 /* In assembly, in loops.c: handlers of page faults */
 extern uint8_t bench_skip[], bench_map[];
 
+/* In devices.c: handler of interrupts, returns with them disabled */
+extern uint8_t bench_interrupt[];
+
 /* In registers.c: saves a task, goes on with another's stack and tables */
 void bench_switch(uint64_t *save, uint64_t rsp, uint64_t cr3);
 

@@ -479,6 +479,14 @@ static INLINE uint8_t inb(uint16_t port)
     return v;
 }
 
+static INLINE uint16_t inw(uint16_t port)
+{
+    uint16_t v;
+
+    asm volatile("inw %1, %0" : "=a" (v) : "Nd" (port) : "memory");
+    return v;
+}
+
 static INLINE uint32_t inl(uint16_t port)
 {
     uint32_t v;

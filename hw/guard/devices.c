@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sub-page protection: devices by name, and those that can't be filtered.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qapi/error.h"
+#include "qobject/qdict.h"
+#include "hw/pci/pci_device.h"
+#include "hw/qdev-core.h"
+#include "hw/virtio/vhost.h"
+#include "hw/virtio/virtio.h"
+#include "guard/devices.h"
+#include "guard/guard.h"
+#include "guard/physmem.h"
+
+/*
+ * Who makes an access: what the thread was told last, and the device that it
+ * works for, if it is at that.  Only names hang on it.
+ */
+static __thread const void *guard_who;
+static __thread const void *guard_for;
+
+void guard_note_slow(const void *who)
+{
+    guard_who = guard_for ?: who;
+}
+
+void guard_work_for(const void *who)
+{
+    guard_for = who;
+}
+
+const void *guard_working_for(void)
+{
+    return guard_for;
+}
+
+const void *guard_noted(void)
+{
+    return GUARD_MUTANT(GUARD_HOOK_WHO) ? NULL : guard_who;
+}
+
+/*
+ * QOM paths by AddressSpace of a PCI device or by VirtIODevice: an event is
+ * sent from any thread, where QOM can't be asked.
+ */
+static QemuMutex guard_paths_lock;
+static GHashTable *guard_paths;
+
+/* Devices that reach guest memory past QEMU; the BQL protects it */
+static GPtrArray *guard_foreign;
+
+typedef struct GuardForeign {
+    const char *type;
+    const char *why;            /* follows the device's name */
+} GuardForeign;
+
+/*
+ * What QEMU can't look into, but the guest can direct to any address.
+ * vhost in all its forms comes by guard_vhost_begin().
+ */
+static const GuardForeign guard_foreign_types[] = {
+    { "vfio-pci", "is assigned hardware, which reaches guest memory by itself"
+                  ": unplug it first" },
+    { "x-pci-proxy-dev", "is emulated by another process, which has guest "
+                         "memory mapped: unplug it first" },
+    { "virtio-gpu-gl-device", "gives guest memory to a rendering library: "
+                              "use virtio-gpu without GL" },
+    { "virtio-gpu-rutabaga-device", "gives guest memory to a rendering "
+                                    "library: use virtio-gpu" },
+};
+
+static const GuardForeign *guard_foreign_type(const char *type)
+{
+    ObjectClass *oc = object_class_by_name(type);
+    size_t i;
+
+    for (i = 0; oc && i < ARRAY_SIZE(guard_foreign_types); i++) {
+        if (object_class_dynamic_cast(oc, guard_foreign_types[i].type)) {
+            return &guard_foreign_types[i];
+        }
+    }
+    return NULL;
+}
+
+/* The key of a device in guard_paths, or NULL if it has none */
+static const void *guard_device_key(DeviceState *dev)
+{
+    PCIDevice *pci = (PCIDevice *)object_dynamic_cast(OBJECT(dev),
+                                                      TYPE_PCI_DEVICE);
+
+    if (pci) {
+        return pci_get_address_space(pci);
+    }
+    return object_dynamic_cast(OBJECT(dev), TYPE_VIRTIO_DEVICE);
+}
+
+static void guard_device_realize(DeviceListener *listener, DeviceState *dev)
+{
+    const void *key = guard_device_key(dev);
+    const char *type = object_get_typename(OBJECT(dev));
+
+    if (key) {
+        QEMU_LOCK_GUARD(&guard_paths_lock);
+        g_hash_table_insert(guard_paths, (void *)key,
+                            object_get_canonical_path(OBJECT(dev)));
+    }
+    if (guard_foreign_type(type) ||
+        (object_dynamic_cast(OBJECT(dev), "virtio-gpu-device") &&
+         object_property_find(OBJECT(dev), "blob") &&
+         object_property_get_bool(OBJECT(dev), "blob", NULL))) {
+        g_ptr_array_add(guard_foreign, dev);
+    }
+}
+
+static void guard_device_unrealize(DeviceListener *listener, DeviceState *dev)
+{
+    const void *key = guard_device_key(dev);
+
+    if (key) {
+        QEMU_LOCK_GUARD(&guard_paths_lock);
+        g_hash_table_remove(guard_paths, key);
+    }
+    g_ptr_array_remove(guard_foreign, dev);
+}
+
+static bool guard_device_hide(DeviceListener *listener, const QDict *opts,
+                              bool from_json, Error **errp)
+{
+    const char *driver = qdict_get_try_str(opts, "driver");
+    const GuardForeign *f = driver ? guard_foreign_type(driver) : NULL;
+
+    if (f && guard_active() && !GUARD_MUTANT(GUARD_HOOK_HOTPLUG)) {
+        error_setg(errp, "'%s' can't be plugged while guest memory is "
+                   "protected, as QEMU can't check its accesses: set all "
+                   "memory to 'read-write' with subpage-set-access first",
+                   driver);
+    }
+    return false;
+}
+
+static DeviceListener guard_device_listener = {
+    .realize = guard_device_realize,
+    .unrealize = guard_device_unrealize,
+    .hide_device = guard_device_hide,
+};
+
+void guard_devices_init(void)
+{
+    qemu_mutex_init(&guard_paths_lock);
+    guard_paths = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+    guard_foreign = g_ptr_array_new();
+    device_listener_register(&guard_device_listener);
+}
+
+char *guard_device_path(const void *who)
+{
+    if (!who || !guard_paths) {
+        return NULL;
+    }
+    QEMU_LOCK_GUARD(&guard_paths_lock);
+    return g_strdup(g_hash_table_lookup(guard_paths, who));
+}
+
+/*
+ * vhost: the backend has guest memory mapped, and the guest's rings tell it
+ * where to write.  The BQL protects the list.
+ */
+static GPtrArray *guard_vhosts;
+
+bool guard_vhost_refused(Error **errp)
+{
+    if (!guard_active() || GUARD_MUTANT(GUARD_HOOK_VHOST)) {
+        return false;
+    }
+    error_setg(errp, "vhost can't be used while guest memory is protected, as "
+               "its backend has guest memory mapped: do without vhost, or set "
+               "all memory to 'read-write' with subpage-set-access first");
+    return true;
+}
+
+bool guard_vhost_begin(struct vhost_dev *hdev, Error **errp)
+{
+    if (guard_vhost_refused(errp)) {
+        return false;
+    }
+    if (!guard_vhosts) {
+        guard_vhosts = g_ptr_array_new();
+    }
+    g_ptr_array_add(guard_vhosts, hdev);
+    return true;
+}
+
+void guard_vhost_end(struct vhost_dev *hdev)
+{
+    if (guard_vhosts) {
+        g_ptr_array_remove(guard_vhosts, hdev);
+    }
+}
+
+static const char *guard_vhost_kind(const struct vhost_dev *hdev)
+{
+    switch (hdev->vhost_ops ? hdev->vhost_ops->backend_type
+                            : VHOST_BACKEND_TYPE_NONE) {
+    case VHOST_BACKEND_TYPE_KERNEL:
+        return "vhost in the kernel";
+    case VHOST_BACKEND_TYPE_USER:
+        return "a vhost-user process";
+    case VHOST_BACKEND_TYPE_VDPA:
+        return "a vhost-vdpa device";
+    default:
+        return "a vhost backend";
+    }
+}
+
+static bool guard_foreign_refuses(Error **errp)
+{
+    g_autofree char *path = NULL;
+
+    if (GUARD_MUTANT(GUARD_HOOK_FOREIGN)) {
+        return false;
+    }
+    if (guard_vhosts && guard_vhosts->len) {
+        const struct vhost_dev *hdev = g_ptr_array_index(guard_vhosts, 0);
+
+        path = hdev->vdev ? object_get_canonical_path(OBJECT(hdev->vdev))
+                          : g_strdup("not started yet");
+        error_setg(errp, "memory can't be protected: %s (%s) has guest memory "
+                   "mapped: do without vhost, or unplug the device",
+                   guard_vhost_kind(hdev), path);
+        return true;
+    }
+    if (guard_foreign && guard_foreign->len) {
+        Object *dev = g_ptr_array_index(guard_foreign, 0);
+        const GuardForeign *f = guard_foreign_type(object_get_typename(dev));
+
+        path = object_get_canonical_path(dev);
+        error_setg(errp, "memory can't be protected: device '%s' (%s) %s",
+                   path, object_get_typename(dev),
+                   f ? f->why : "shows guest memory by blob resources: "
+                                "set its property blob=off");
+        return true;
+    }
+    return false;
+}
+
+bool guard_can_arm(Error **errp)
+{
+    return !guard_foreign_refuses(errp) && guard_migration_allows(errp);
+}

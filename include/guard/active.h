@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sub-page protection: whether there is any, and who is about to access
+ * memory.  Light enough for headers that everything includes.
+ */
+#ifndef GUARD_ACTIVE_H
+#define GUARD_ACTIVE_H
+
+/* Whether anything is protected.  Changes only with guard_table. */
+extern bool guard_on;
+
+static inline bool guard_active(void)
+{
+    return unlikely(qatomic_read(&guard_on));
+}
+
+void guard_note_slow(const void *who);
+
+/**
+ * guard_note: who makes the accesses that follow on this thread
+ * @who: an AddressSpace, or a VirtIODevice; used as a name only
+ *
+ * For the events of what is blocked.  guard_work_for() takes precedence.
+ */
+static inline void guard_note(const void *who)
+{
+    if (guard_active()) {
+        guard_note_slow(who);
+    }
+}
+
+/**
+ * guard_work_for: accesses and maps that follow on this thread are a device's
+ * @who: the VirtIODevice; NULL: not any more
+ *
+ * For devices without an address space of their own.  Nothing may yield until
+ * it is called with NULL.
+ */
+void guard_work_for(const void *who);
+
+#endif /* GUARD_ACTIVE_H */

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sub-page protection: MemoryRegionCache.  Part of exec/memory.h.
+ */
+
+/* Whether no byte of a range of cached RAM is blocked */
+bool guard_cache_clear(const MemoryRegionCache *cache, hwaddr addr,
+                       hwaddr len, bool is_write);
+
+/**
+ * guard_cache_direct: whether a cache's pointer may be used for an access
+ * @cache: the cache
+ * @addr: offset in it
+ * @len: bytes, at least 1
+ * @is_write: direction
+ *
+ * Called in an RCU critical section.  The cache keeps its pointer while
+ * memory is protected; each access asks instead, so that there is no moment
+ * at which an old cache is in use.
+ */
+static inline bool guard_cache_direct(const MemoryRegionCache *cache,
+                                      hwaddr addr, hwaddr len, bool is_write)
+{
+    return likely(cache->ptr) &&
+           (!guard_active() || guard_cache_clear(cache, addr, len, is_write));
+}

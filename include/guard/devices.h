@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sub-page protection: hooks in devices that have guest memory mapped, and in
+ * migration.
+ */
+#ifndef GUARD_DEVICES_H
+#define GUARD_DEVICES_H
+
+struct vhost_dev;
+
+/**
+ * guard_vhost_begin: a vhost backend is being set up
+ * @hdev: by which it is known until guard_vhost_end()
+ * @errp: set if memory is protected
+ *
+ * Called with the BQL held.  From then on, memory can't be protected.
+ */
+bool guard_vhost_begin(struct vhost_dev *hdev, Error **errp);
+
+/**
+ * guard_vhost_refused: whether guard_vhost_begin() would fail
+ * @errp: set if so; may be NULL
+ *
+ * For callers that can't cope with it as late as that.
+ */
+bool guard_vhost_refused(Error **errp);
+
+/* It is gone; nothing happens if guard_vhost_begin() was not called */
+void guard_vhost_end(struct vhost_dev *hdev);
+
+/**
+ * guard_migration_blocked: whether protections are in the way of a migration
+ * @errp: set if so
+ *
+ * For the mode and capabilities that are set.  Called with the BQL held.
+ */
+bool guard_migration_blocked(Error **errp);
+
+/* The same for migration by RDMA */
+bool guard_rdma_blocked(Error **errp);
+
+/* Whether a migration that is under way lets memory be protected */
+bool guard_migration_allows(Error **errp);
+
+/* What guard_note() and guard_begin_for() were told on this thread, or NULL */
+const void *guard_noted(void);
+const void *guard_working_for(void);
+
+#endif /* GUARD_DEVICES_H */

@@ -1,0 +1,588 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Sub-page protection against devices.
+
+Each test first attacks without protection, which has to succeed, and then
+with it.
+"""
+
+import os
+import socket
+import struct
+import threading
+
+from guard_qtest import (GuardDeviceTest, LegacyVirtio, MIB, ModernVirtio,
+                         PAGE, PciDevice, SUBPAGE)
+
+EDU = 0xfe000000
+HBA = 0xfe200000
+VIRTIO = 0xfe400000
+VTD = 0xfed90000
+
+
+class Edu:
+    """The edu device: DMA by address, and an interrupt on demand."""
+
+    def __init__(self, qtest, devfn=4 << 3):
+        self.qtest = qtest
+        self.pci = PciDevice(qtest, devfn, {0: EDU})
+
+    def dma(self, test, source, target, size, to_ram):
+        """One transfer between RAM and the device's buffer."""
+        for register, value in ((0x80, source), (0x88, target), (0x90, size)):
+            self.qtest.put(8, EDU + register, value)
+        self.qtest.put(8, EDU + 0x98, 1 | (2 if to_ram else 0))
+        test.until(lambda: not self.qtest.get(8, EDU + 0x98) & 1)
+
+
+class Ring(GuardDeviceTest):
+    """virtio's rings, which it reaches by pointers that it keeps."""
+
+    DISK = ('-device', 'virtio-blk-pci,addr=4,disable-modern=on,drive=d,'
+            'queue-size=16')
+
+    def virtio(self, *more, name='default'):
+        """A virtio-blk with a queue at 1 MiB, and the VM."""
+        vm = self.start('-blockdev', 'driver=file,node-name=d,read-only=on,'
+                        f'filename={self.disk()}', *self.DISK, *more,
+                        name=name)
+        device = LegacyVirtio(vm.qtest, 4 << 3, 0xc000)
+        return vm, device
+
+    @staticmethod
+    def read_sector(queue, data, size=512):
+        """Post a request for the first sectors."""
+        header, status = 3 * MIB, 3 * MIB + PAGE
+        queue.qtest.write(header, struct.pack('<IIQ', 0, 0, 0))
+        queue.qtest.write(status, b'\xff')
+        queue.post((header, 16, False), (data, size, True), (status, 1, True))
+
+    def test_used_ring(self):
+        """The used ring can't be written through a live cache."""
+        vm, device = self.virtio()
+        queue = device.queue(0, MIB)
+        device.ready()
+        self.read_sector(queue, self.TARGET)
+        self.assertTrue(queue.wait())
+        self.assertEqual(vm.qtest.read(self.TARGET, 512), b'\xd5' * 512)
+        before = vm.qtest.read(queue.used, SUBPAGE)
+
+        self.armed(vm, queue.used)
+        vm.qtest.write(self.TARGET, bytes(512))
+        self.read_sector(queue, self.TARGET)
+        self.until(lambda: vm.qtest.read(self.TARGET, 1) == b'\xd5')
+        self.assertFalse(queue.wait(0.5))
+        self.assertEqual(vm.qtest.read(queue.used, SUBPAGE), before)
+        self.blamed(vm, queue.used, SUBPAGE, True, 'virtio-backend')
+
+    def test_iommu(self):
+        """The used ring of a device behind an IOMMU."""
+        vm = self.start('-device', 'intel-iommu', '-blockdev',
+                        'driver=file,node-name=d,read-only=on,'
+                        f'filename={self.disk()}', '-device',
+                        'virtio-blk-pci,addr=4,disable-legacy=on,drive=d,'
+                        'queue-size=16,iommu_platform=on', machine='q35')
+        root, context, table = 4 * MIB, 4 * MIB + PAGE, 4 * MIB + 2 * PAGE
+        # The first GiB as it is: one leaf of a table of three levels
+        vm.qtest.write(root, struct.pack('<QQ', context | 1, 0))
+        vm.qtest.write(context + 16 * (4 << 3),
+                       struct.pack('<QQ', table | 1, 1 << 8 | 1))
+        vm.qtest.write(table, struct.pack('<Q', 0x83))
+        vm.qtest.put(8, VTD + 0x20, root)
+        vm.qtest.put(4, VTD + 0x18, 1 << 30)
+        vm.qtest.put(4, VTD + 0x18, 1 << 31)
+        self.assertTrue(vm.qtest.get(4, VTD + 0x1c) >> 31)
+        device = ModernVirtio(vm.qtest, 4 << 3, VIRTIO)
+        queue = device.queue(0, MIB)
+        device.ready()
+        self.read_sector(queue, self.TARGET)
+        self.assertTrue(queue.wait())
+        self.assertEqual(vm.qtest.read(self.TARGET, 512), b'\xd5' * 512)
+        before = vm.qtest.read(queue.used, SUBPAGE)
+
+        self.armed(vm, queue.used)
+        vm.qtest.write(self.TARGET, bytes(512))
+        self.read_sector(queue, self.TARGET)
+        self.until(lambda: vm.qtest.read(self.TARGET, 1) == b'\xd5')
+        self.assertFalse(queue.wait(0.5))
+        self.assertEqual(vm.qtest.read(queue.used, SUBPAGE), before)
+        self.blamed(vm, queue.used, SUBPAGE, True, 'virtio-backend')
+
+    def test_descriptors(self):
+        """Descriptors in a 'none' piece are not seen."""
+        vm, device = self.virtio()
+        queue = device.queue(0, MIB)
+        device.ready()
+        self.read_sector(queue, self.TARGET)
+        self.assertTrue(queue.wait())
+
+        self.armed(vm, queue.avail + 0x80 & -SUBPAGE, access='none')
+        vm.qtest.write(self.TARGET, bytes(512))
+        self.read_sector(queue, self.TARGET)
+        self.assertTrue(queue.wait(), 'other pieces of the ring work')
+        self.lifted(vm)
+        self.violations(vm)
+        self.armed(vm, queue.base, access='none')
+        vm.qtest.write(self.TARGET, bytes(512))
+        queue.posted += 1
+        vm.qtest.put(2, queue.avail + 2, queue.posted)
+        self.violations(vm)
+        device.out(2, 0x10, 0)
+        self.assertFalse(queue.wait(0.5))
+        self.assertEqual(vm.qtest.read(self.TARGET, 512), bytes(512))
+        self.blamed(vm, queue.base, SUBPAGE, False, 'virtio-backend')
+        self.assertEqual(vm.cmd('query-status')['status'], 'running')
+
+    def test_beside(self):
+        """A ring beside a protected piece, set up afterwards, works."""
+        vm, device = self.virtio()
+        used = device.queue(0, MIB).used
+        device.status(0)
+        self.armed(vm, used + SUBPAGE, SUBPAGE, 'none')
+        device = LegacyVirtio(vm.qtest, 4 << 3, 0xc000)
+        queue = device.queue(0, MIB)
+        device.ready()
+        self.read_sector(queue, self.TARGET)
+        self.assertTrue(queue.wait())
+        self.assertEqual(vm.qtest.read(self.TARGET, 512), b'\xd5' * 512)
+        self.assertEqual(self.violations(vm), [])
+
+    def test_data(self):
+        """A request to a protected buffer ends in an error, as a whole."""
+        vm, device = self.virtio()
+        queue = device.queue(0, MIB)
+        device.ready()
+        disk, blank = b'\xd5' * 2 * PAGE, bytes(2 * PAGE)
+        for action, status, want in (('discard', 1, blank),
+                                     ('report', 0, disk)):
+            vm.qtest.write(self.TARGET, blank)
+            self.violations(vm)
+            self.armed(vm, self.TARGET + PAGE, action=action)
+            self.read_sector(queue, self.TARGET, 2 * PAGE)
+            self.assertTrue(queue.wait())
+            self.assertEqual(vm.qtest.get(1, 3 * MIB + PAGE), status)
+            self.assertEqual(vm.qtest.read(self.TARGET, 2 * PAGE), want)
+            found = self.violations(vm)
+            self.assertEqual([(e['action'], e['addr'], e['size'])
+                              for e in found],
+                             [(action, self.TARGET + PAGE, SUBPAGE)])
+            self.assertIn('virtio-backend', found[0]['qom-path'])
+            self.lifted(vm)
+        # The header can't be read: it is not a request to read sector 0
+        vm.qtest.write(self.TARGET, blank)
+        self.armed(vm, 3 * MIB, access='none', action='fault')
+        queue.post((3 * MIB, 16, False), (self.TARGET, PAGE, True),
+                   (3 * MIB + PAGE, 1, True))
+        self.assertTrue(queue.wait())
+        self.assertEqual(vm.qtest.get(1, 3 * MIB + PAGE), 1)
+        self.assertEqual(vm.qtest.read(self.TARGET, PAGE), bytes(PAGE))
+        self.blamed(vm, 3 * MIB, SUBPAGE, False, 'virtio-backend')
+
+    def test_rng(self):
+        """A device that can't report errors leaves out what is protected."""
+        vm = self.start('-device', 'virtio-rng-pci,addr=4,disable-modern=on')
+        device = LegacyVirtio(vm.qtest, 4 << 3, 0xc000)
+        queue = device.queue(0, MIB)
+        device.ready()
+        for protected in False, True:
+            vm.qtest.write(self.TARGET, bytes(3 * SUBPAGE))
+            if protected:
+                self.armed(vm, self.TARGET + SUBPAGE)
+            queue.post((self.TARGET, 3 * SUBPAGE, True))
+            self.assertTrue(queue.wait())
+            got = vm.qtest.read(self.TARGET, 3 * SUBPAGE)
+            self.assertNotEqual(got[:SUBPAGE], bytes(SUBPAGE))
+            self.assertNotEqual(got[2 * SUBPAGE:], bytes(SUBPAGE))
+            self.assertEqual(got[SUBPAGE:2 * SUBPAGE] == bytes(SUBPAGE),
+                             protected)
+        self.blamed(vm, self.TARGET + SUBPAGE, SUBPAGE, True,
+                    'virtio-backend')
+
+    def test_iothread(self):
+        """The same used ring, with the device in a thread of its own."""
+        vm = self.start('-object', 'iothread,id=io', '-blockdev',
+                        'driver=file,node-name=d,read-only=on,'
+                        f'filename={self.disk()}',
+                        '-device', 'virtio-blk-pci,addr=4,disable-modern=on,'
+                        'drive=d,queue-size=16,iothread=io')
+        device = LegacyVirtio(vm.qtest, 4 << 3, 0xc000)
+        queue = device.queue(0, MIB)
+        device.ready()
+        for _ in range(5):
+            self.read_sector(queue, self.TARGET)
+            self.assertTrue(queue.wait())
+            before = vm.qtest.read(queue.used, SUBPAGE)
+            self.armed(vm, queue.used)
+            vm.qtest.write(self.TARGET, bytes(512))
+            self.read_sector(queue, self.TARGET)
+            self.until(lambda: vm.qtest.read(self.TARGET, 1) == b'\xd5')
+            self.assertEqual(vm.qtest.read(queue.used, SUBPAGE), before)
+            self.blamed(vm, queue.used, SUBPAGE, True, 'virtio-backend')
+            self.lifted(vm)
+            # The device counted on
+            vm.qtest.put(2, queue.used + 2, queue.posted)
+            self.violations(vm)
+
+    def in_flight(self, *iothread):
+        """Protect the buffer of a request that was just made."""
+        vm = self.start(*iothread, '-blockdev', 'driver=file,node-name=d,'
+                        f'read-only=on,filename={self.disk()}',
+                        '-device', 'virtio-blk-pci,addr=4,disable-modern=on,'
+                        'drive=d' + (',iothread=io' if iothread else ''))
+        device = LegacyVirtio(vm.qtest, 4 << 3, 0xc000)
+        queue = device.queue(0, MIB)
+        device.ready()
+        size, piece = 64 * PAGE, self.TARGET + 33 * PAGE
+        for turn in range(50):
+            vm.qtest.write(piece, bytes(SUBPAGE))
+            self.read_sector(queue, self.TARGET, size)
+            if turn % 2:
+                self.armed(vm, self.TARGET, 2 * MIB)
+            else:
+                self.armed(vm, piece)
+            # From here on nothing changes it
+            found = vm.qtest.read(piece, SUBPAGE)
+            self.assertTrue(queue.wait())
+            self.assertEqual(vm.qtest.read(piece, SUBPAGE), found)
+            self.lifted(vm)
+
+    def test_in_flight(self):
+        """Requests under way are waited for."""
+        self.in_flight()
+
+    def test_in_flight_iothread(self):
+        """The same with the device in a thread of its own."""
+        self.in_flight('-object', 'iothread,id=io')
+
+    def test_counters(self):
+        """Counters by region, anew when a region is set."""
+        vm, device = self.virtio()
+        queue = device.queue(0, MIB)
+        device.ready()
+        self.armed(vm, self.TARGET)
+        self.armed(vm, self.TARGET + 2 * PAGE, access='none')
+        for _ in range(3):
+            self.read_sector(queue, self.TARGET)
+            self.assertTrue(queue.wait())
+        vm.qtest.read(self.TARGET + 2 * PAGE, 8)
+        got = [(r['reads'], r['writes'])
+               for r in vm.cmd('query-subpage-access')]
+        self.assertEqual(got, [(0, 3), (1, 0)])
+        self.armed(vm, self.TARGET)
+        got = [(r['reads'], r['writes'])
+               for r in vm.cmd('query-subpage-access')]
+        self.assertEqual(got, [(0, 0), (1, 0)])
+
+
+class Dma(GuardDeviceTest):
+    """Devices that look memory up for each access."""
+
+    def test_edu(self):
+        """Both directions, and an address in the event."""
+        vm = self.start('-device', 'edu,addr=4,id=edu0')
+        edu = Edu(vm.qtest)
+        secret, target = 2 * MIB, self.TARGET
+        vm.qtest.write(secret, b'\x5a' * 256)
+
+        def steal():
+            edu.dma(self, 0x40000 + 256, target + PAGE, 256, True)
+            edu.dma(self, secret, 0x40000, 256, False)
+            edu.dma(self, 0x40000, target, 256, True)
+            return vm.qtest.read(target, 256)
+
+        self.assertEqual(steal(), b'\x5a' * 256)
+        vm.qtest.write(target, bytes(256))
+        self.armed(vm, target)
+        self.assertEqual(steal(), bytes(128) + b'\x5a' * 128)
+        self.blamed(vm, target, SUBPAGE, True, 'edu0')
+        self.lifted(vm)
+        vm.qtest.write(target, b'\xee' * 256)
+        self.armed(vm, secret + SUBPAGE, access='none')
+        self.assertEqual(steal(), b'\x5a' * 128 + bytes(128))
+        self.blamed(vm, secret + SUBPAGE, SUBPAGE, False, 'edu0')
+
+    def test_msi(self):
+        """An interrupt message whose address is RAM."""
+        vm = self.start('-device', 'edu,addr=4,id=edu0')
+        edu = Edu(vm.qtest)
+        msi = edu.pci.capability(5)
+        edu.pci.config_write(4, msi + 4, self.TARGET + 0x100)
+        wide = edu.pci.config_read(2, msi + 2) & 0x80
+        edu.pci.config_write(4, msi + 8, 0)
+        edu.pci.config_write(2, msi + (12 if wide else 8), 0x1234)
+        edu.pci.config_write(2, msi + 2, 1)
+
+        def notify():
+            vm.qtest.put(4, EDU + 0x60, 1)
+            vm.qtest.put(4, EDU + 0x64, 1)
+            return vm.qtest.get(4, self.TARGET + 0x100)
+
+        self.assertEqual(notify(), 0x1234)
+        vm.qtest.put(4, self.TARGET + 0x100, 0)
+        self.armed(vm, self.TARGET + 0x100)
+        self.assertEqual(notify(), 0)
+        self.blamed(vm, self.TARGET + 0x100, SUBPAGE, True, 'edu0')
+
+    def test_fw_cfg(self):
+        """fw_cfg's DMA: the device is told of the error."""
+        vm = self.start()
+        control = 2 * MIB
+
+        def signature():
+            vm.qtest.write(control, struct.pack('>IIQ', 0xa, 4, self.TARGET))
+            vm.qtest.out(4, 0x514, 0)
+            vm.qtest.out(4, 0x518, int.from_bytes(
+                control.to_bytes(4, 'big'), 'little'))
+            return (struct.unpack('>I', vm.qtest.read(control, 4))[0],
+                    vm.qtest.read(self.TARGET, 4))
+
+        self.assertEqual(signature(), (0, b'QEMU'))
+        vm.qtest.write(self.TARGET, bytes(4))
+        self.armed(vm, self.TARGET)
+        self.assertEqual(signature(), (1, bytes(4)))
+        self.blamed(vm, self.TARGET, SUBPAGE, True)
+
+    def test_ide(self):
+        """A disk's bus master: the whole transfer ends in an error."""
+        vm = self.start('-drive', 'if=ide,format=raw,file=' + self.disk())
+        qtest = vm.qtest
+        pci = PciDevice(qtest, 1 << 3 | 1, {4: 0xc100})
+        self.assertEqual(pci.config_read(2, 0) & 0xffff, 0x8086)
+        # Decode the legacy ports
+        pci.config_write(2, 0x40, 0x8000)
+        prd = 2 * MIB
+
+        def read_dma():
+            qtest.write(prd, struct.pack('<IHHIHH', self.TARGET, 256, 0,
+                                         self.TARGET + PAGE, 256, 0x8000))
+            qtest.out(4, 0xc104, prd)
+            qtest.out(1, 0xc102, 6)
+            for port, value in ((0x1f6, 0xe0), (0x1f2, 1), (0x1f3, 0),
+                                (0x1f4, 0), (0x1f5, 0), (0x1f7, 0xc8)):
+                qtest.out(1, port, value)
+            qtest.out(1, 0xc100, 9)
+            self.until(lambda: not qtest.inp(1, 0x1f7) & 0x88 and
+                       not qtest.inp(1, 0xc102) & 1)
+            qtest.out(1, 0xc100, 0)
+            return (qtest.inp(1, 0x1f7) & 1, qtest.read(self.TARGET, 256),
+                    qtest.read(self.TARGET + PAGE, 256))
+
+        self.assertEqual(read_dma(), (0, b'\xd5' * 256, b'\xd5' * 256))
+        qtest.write(self.TARGET, bytes(2 * PAGE))
+        self.armed(vm, self.TARGET + PAGE)
+        self.assertEqual(read_dma(), (1, bytes(256), bytes(256)))
+        self.blamed(vm, self.TARGET + PAGE, SUBPAGE, True, 'device[')
+        self.lifted(vm)
+        self.assertEqual(read_dma(), (0, b'\xd5' * 256, b'\xd5' * 256))
+        # Told of, and done
+        qtest.write(self.TARGET, bytes(2 * PAGE))
+        self.violations(vm)
+        self.armed(vm, self.TARGET + PAGE, action='report')
+        self.assertEqual(read_dma(), (0, b'\xd5' * 256, b'\xd5' * 256))
+        self.assertEqual([e['action'] for e in self.violations(vm)],
+                         ['report'])
+
+
+    def test_vapic(self):
+        """vapic looks into the ROM that talks to it."""
+        code = 0x7c00
+        vm = self.start('-S', code=b'\xea\x00\x7c\x00\x00')
+        # jmp over a header of size 0; xor ax, ax; out 0x7e, ax;
+        # mov al, 1; mov [0x8000], al
+        program = (b'\xeb\x06' + bytes(6) + b'\x31\xc0\xe7\x7e'
+                   b'\xb0\x01\xa2\x00\x80' + self.HALT)
+        for access, count in (('read', 0), ('none', 1)):
+            vm.cmd('system_reset')
+            vm.cmd('query-status')
+            self.until(lambda: not vm.cmd('query-subpage-access'))
+            vm.qtest.write(code, program)
+            vm.qtest.put(1, 0x8000, 0)
+            self.armed(vm, code, SUBPAGE, access)
+            self.violations(vm)
+            vm.cmd('cont')
+            self.until(lambda: vm.qtest.get(1, 0x8000))
+            found = self.violations(vm)
+            self.assertEqual([(e['addr'], e['size'], e['write'])
+                              for e in found], [(code + 2, 1, False)] * count)
+            self.assertTrue(all('qom-path' in e for e in found))
+            vm.cmd('stop')
+
+
+class Maps(GuardDeviceTest):
+    """Memory that a device has mapped."""
+
+    def test_ahci(self):
+        """A command list is mapped for good: refused, by name."""
+        vm = self.start('-drive', 'if=none,id=d,format=raw,file=' +
+                        self.disk(), '-device', 'ide-hd,drive=d,bus=ide.0',
+                        machine='q35')
+        qtest = vm.qtest
+        PciDevice(qtest, 0x1f << 3 | 2, {5: HBA})
+        qtest.put(4, HBA + 4, 1 << 31)
+        port = HBA + 0x100
+        lists, fis = 2 * MIB, 2 * MIB + PAGE
+        for register, value in ((0, lists), (4, 0), (8, fis), (12, 0),
+                                (0x18, 0x11)):
+            qtest.put(4, port + register, value)
+        self.assertTrue(qtest.get(4, port + 0x18) & 0x8000, 'it runs')
+
+        reply = self.protect(vm, lists)
+        self.refused(reply, 'regions[0]', 'device[', f'0x{lists:x}',
+                     'for writing')
+        self.assertEqual(vm.cmd('query-subpage-access'), [])
+        # Another piece of the same page, and what lies behind the FIS
+        self.armed(vm, lists + 0x400, PAGE - 0x400)
+        self.refused(self.protect(vm, fis + 0x80), 'regions[0]')
+        self.assertEqual(len(vm.cmd('query-subpage-access')), 1)
+        # The way out
+        qtest.put(4, port + 0x18, 0)
+        self.armed(vm, lists)
+        self.armed(vm, fis)
+        # Now the device doesn't get it any more
+        qtest.put(4, port + 0x18, 0x11)
+        self.assertFalse(qtest.get(4, port + 0x18) & 0x8000)
+        self.assertEqual(vm.cmd('query-status')['status'], 'running')
+
+    def test_stopped_request(self):
+        """A request that waits for 'cont' has its buffers mapped."""
+        vm = self.start(
+            '-blockdev', f'driver=file,node-name=f,filename={self.disk()}',
+            '-blockdev', '{"driver": "blkdebug", "node-name": "d", '
+            '"image": "f", "inject-error": [{"event": "none", '
+            '"iotype": "read", "errno": 5, "once": true, "sector": 4}]}',
+            '-device', 'virtio-blk-pci,addr=4,disable-modern=on,drive=d,'
+            'queue-size=16,rerror=stop,id=vblk')
+        device = LegacyVirtio(vm.qtest, 4 << 3, 0xc000)
+        queue = device.queue(0, MIB)
+        device.ready()
+        Ring.read_sector(queue, self.TARGET, 8 * 512)
+        self.until(lambda: vm.cmd('query-status')['status'] == 'io-error')
+        self.refused(self.protect(vm, self.TARGET + 512), 'regions[0]',
+                     'vblk', 'for writing')
+        self.armed(vm, self.TARGET + PAGE)
+        # Only what is written is in the way
+        self.armed(vm, 3 * MIB)
+        self.refused(self.protect(vm, 3 * MIB, access='none'), 'vblk',
+                     'for reading')
+        vm.cmd('cont')
+        self.assertTrue(queue.wait())
+        self.armed(vm, self.TARGET + 512)
+        self.armed(vm, 3 * MIB, access='none')
+
+    def test_device_memory(self):
+        """Memory that is a device's own is not protected."""
+        vm = self.start('-device', 'VGA,addr=4')
+        PciDevice(vm.qtest, 4 << 3, {0: 0xe0000000, 2: 0xe2000000})
+        self.refused(self.protect(vm, 0xe0000000), 'regions[0]',
+                     'peripheral-anon', 'vga.vram')
+
+
+class Discard(GuardDeviceTest):
+    """Pages that a guest gives back."""
+
+    def test_balloon(self):
+        """A protected page keeps what is in it."""
+        vm = self.start('-device', 'virtio-balloon-pci,addr=4,'
+                        'disable-modern=on')
+        device = LegacyVirtio(vm.qtest, 4 << 3, 0xc000)
+        queue = device.queue(0, MIB)
+        device.ready()
+
+        def inflate(addr):
+            vm.qtest.write(addr, b'\x77' * PAGE)
+            vm.qtest.put(4, 2 * MIB, addr // PAGE)
+            queue.post((2 * MIB, 4, False))
+            self.assertTrue(queue.wait())
+            return vm.qtest.read(addr, PAGE)
+
+        self.assertEqual(inflate(self.TARGET), bytes(PAGE))
+        other = self.TARGET + PAGE
+        vm.qtest.write(other, b'\x77' * PAGE)
+        self.armed(vm, other + PAGE - SUBPAGE)
+        vm.qtest.put(4, 2 * MIB, other // PAGE)
+        queue.post((2 * MIB, 4, False))
+        self.assertTrue(queue.wait())
+        self.assertEqual(vm.qtest.read(other, PAGE), b'\x77' * PAGE)
+        self.assertEqual(inflate(self.TARGET), bytes(PAGE))
+
+
+class FakeBackend(threading.Thread):
+    """As much of vhost-user as it takes to be taken for a backend."""
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(4)
+
+    def run(self):
+        """Serve connections until the listener is closed."""
+        while True:
+            try:
+                connection = self.listener.accept()[0]
+            except OSError:
+                return
+            with connection:
+                self.serve(connection)
+
+    @staticmethod
+    def serve(connection):
+        """Answer what wants an answer: GET_FEATURES, GET_QUEUE_NUM."""
+        while True:
+            header = connection.recv(12, socket.MSG_WAITALL)
+            if len(header) < 12:
+                return
+            request, _, size = struct.unpack('<III', header)
+            if size:
+                connection.recv(size, socket.MSG_WAITALL)
+            if request in (1, 17):
+                connection.sendall(struct.pack('<IIIQ', request, 5, 8,
+                                               1 << 32))
+
+
+class Foreign(GuardDeviceTest):
+    """What QEMU can't filter is refused by name."""
+
+    def chardev(self):
+        """A socket with a backend behind it."""
+        path = os.path.join(self.socket_dir().name, 'vhost')
+        FakeBackend(path).start()
+        return ('-chardev', f'socket,id=vhost,path={path}')
+
+    def test_vhost_first(self):
+        """vhost there: no protection."""
+        vm = self.start(*self.chardev(), '-netdev',
+                        'vhost-user,id=net,chardev=vhost')
+        self.refused(self.protect(vm, self.TARGET), 'vhost-user')
+        self.assertEqual(vm.cmd('query-subpage-access'), [])
+        vm.cmd('netdev_del', id='net')
+        self.armed(vm, self.TARGET)
+
+    def test_vhost_later(self):
+        """Protection there: no vhost."""
+        vm = self.start(*self.chardev())
+        self.armed(vm, self.TARGET)
+        net = {'type': 'vhost-user', 'id': 'net', 'chardev': 'vhost'}
+        self.refused(vm.qmp('netdev_add', net), 'vhost', 'protected')
+        self.lifted(vm)
+        self.assertIn('return', vm.qmp('netdev_add', net))
+        self.refused(self.protect(vm, self.TARGET), 'vhost-user')
+
+    def test_proxy(self):
+        """A device in another process can't be plugged."""
+        vm = self.start()
+        reply = vm.qmp('device_add', {'driver': 'x-pci-proxy-dev'})
+        if 'not a valid device' in reply['error']['desc']:
+            self.skipTest('no x-pci-proxy-dev in this build')
+        self.assertNotIn('protected', reply['error']['desc'])
+        self.armed(vm, self.TARGET)
+        self.refused(vm.qmp('device_add', {'driver': 'x-pci-proxy-dev'}),
+                     'x-pci-proxy-dev', 'protected')
+        self.lifted(vm)
+        reply = vm.qmp('device_add', {'driver': 'x-pci-proxy-dev'})
+        self.assertNotIn('protected', reply['error']['desc'])
+
+
+if __name__ == '__main__':
+    GuardDeviceTest.main()
