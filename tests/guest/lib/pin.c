@@ -195,8 +195,7 @@ static uint64_t told(const PinRow *r, uint64_t v)
 static bool with_action(const PinRow *r, const char *action, uint64_t good,
                         uint64_t evil)
 {
-    bool state = r->flags == PIN_STATE;
-    bool image = r->flags & PIN_IMAGE;
+    bool state = r->flags & PIN_STATE;
     const char *taken = state && strcmp(action, "report") ? "discard"
                                                           : action;
     bool fault = !strcmp(taken, "fault"), fine = true;
@@ -226,9 +225,7 @@ static bool with_action(const PinRow *r, const char *action, uint64_t good,
         }
         fine &= is(r, lands ? evil : good, what);
         fine &= pin_first(pin_seen(), 1, r->reg, r->index, 0,
-                          told(r, image && !strcmp(taken, "report") ? evil
-                                                                    : good),
-                          told(r, evil),
+                          told(r, good), told(r, evil),
                           state ? 0 : pin_insn, taken, r->name);
         /* What is pinned may be written */
         r->put(good);

@@ -77,10 +77,8 @@ bool pin_first(PinSeen s, int count, const char *reg, uint32_t index,
  * @good, @evil: for the others; with PIN_TABLE base | limit << 48
  * @get, @put: the register, as it is; an ordinary way to set it
  * @go: the attack: tries to make the register hold its argument
- * @flags: PIN_IMAGE: loaded from memory, so that an event has no old value
- *         but what the register gets in the end
- *         PIN_STATE: besides, by no instruction that fault and pause could
- *         stop; they discard
+ * @flags: PIN_STATE: by no instruction that fault and pause could stop; they
+ *         discard
  */
 typedef struct PinRow {
     const char *name, *path, *reg;
@@ -94,8 +92,7 @@ typedef struct PinRow {
 } PinRow;
 
 enum { PIN_ONES, PIN_ZEROS, PIN_VALUE, PIN_TABLE };
-#define PIN_IMAGE       1
-#define PIN_STATE       3
+#define PIN_STATE       1
 
 /** pin_rows: each row without a pin, with one and each action, and undone */
 void pin_rows(const PinRow *rows, unsigned n);
