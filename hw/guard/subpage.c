@@ -472,13 +472,6 @@ void qmp_subpage_set_access(SubpageRegionList *regions, bool has_action,
  * Queries
  */
 
-/* A piece of RAM and where the guest sees it */
-typedef struct GuardMapping {
-    ram_addr_t start;
-    ram_addr_t last;
-    hwaddr gpa;
-} GuardMapping;
-
 static bool guard_collect_mapping(Int128 start, Int128 len,
                                   const MemoryRegion *mr, hwaddr offset,
                                   void *opaque)
