@@ -454,6 +454,8 @@ static void apic(unsigned cpu, uint32_t what)
 static void init(unsigned cpu)
 {
     apic(cpu, 0x4500);
+    /* QEMU lets a halted CPU take the INIT with the next thing it wakes for */
+    apic(cpu, 0x4000 | VEC_WAKE);
 }
 
 static void sipi(unsigned cpu)
