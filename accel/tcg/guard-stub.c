@@ -18,6 +18,10 @@ void guard_tcg_pin_code(CPUState *cpu, bool on)
 {
 }
 
+void guard_tcg_sync_insn(CPUState *cpu)
+{
+}
+
 bool guard_state_seen(CPUState *cpu, ram_addr_t ram, bool write)
 {
     return false;

@@ -108,6 +108,23 @@ void guard_tcg_sync(void)
     }
 }
 
+void guard_tcg_sync_insn(CPUState *self)
+{
+    CPUState *cpu;
+
+    /*
+     * Waiting for another vCPU from within an instruction would be waiting
+     * for one that may wait for this one.  The safe work item runs once no
+     * vCPU executes; those that go on after it serve their queues first.
+     */
+    CPU_FOREACH(cpu) {
+        if (cpu != self && cpu->created && !cpu->unplug) {
+            async_run_on_cpu(cpu, guard_tcg_flush, RUN_ON_CPU_NULL);
+        }
+    }
+    async_safe_run_on_cpu(self, guard_tcg_flush, RUN_ON_CPU_NULL);
+}
+
 static GuardPath guard_access_path(const GuardAccess *a)
 {
     if (guard_arch->phys_mmu_idx & (1U << a->mmu_idx)) {

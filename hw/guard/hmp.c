@@ -61,9 +61,10 @@ void hmp_info_subpage_access(Monitor *mon, const QDict *qdict)
             monitor_printf(mon, "%-18s", "not mapped");
         }
         monitor_printf(mon, " size 0x%" PRIx64 " access %s action %s (%s+0x%"
-                       PRIx64 ") violations: %" PRIu64 " reads, %" PRIu64
+                       PRIx64 ")%s violations: %" PRIu64 " reads, %" PRIu64
                        " writes\n", r->size, SubpageAccess_str(r->access),
                        GuardAction_str(r->action), r->ram_block, r->offset,
+                       r->owner == GUARD_OWNER_GUEST ? " by the guest" : "",
                        r->reads, r->writes);
     }
     qapi_free_SubpageRegionInfoList(list);

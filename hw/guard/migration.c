@@ -82,9 +82,10 @@ bool guard_migration_allows(Error **errp)
  *   0  number of the RAM block in the list of names
  *   4  order, as in GuardRecord
  *   8  offset in the block, in bytes
- *  16  nowrite, 20 noread, 24 and 28 act
+ *  16  nowrite, 20 noread, 24 and 28 act, 32 guest
+ *  36  0
  */
-#define GUARD_SAVED_SIZE    32
+#define GUARD_SAVED_SIZE    40
 
 typedef struct GuardSaved {
     uint32_t names_size;
@@ -147,6 +148,8 @@ static void guard_save_record(GuardSaver *s, const GuardRecord *r)
     stl_le_p(saved + 20, r->page.noread);
     stl_le_p(saved + 24, r->page.act[0]);
     stl_le_p(saved + 28, r->page.act[1]);
+    stl_le_p(saved + 32, r->page.guest);
+    stl_le_p(saved + 36, 0);
     g_byte_array_append(s->out, saved, sizeof(saved));
 }
 
@@ -229,10 +232,12 @@ static bool guard_page_is_valid(const GuardPage *p, unsigned order)
     bool uniform = (p->nowrite == UINT32_MAX) &&
                    (p->noread == 0 || p->noread == UINT32_MAX) &&
                    (p->act[0] == 0 || p->act[0] == UINT32_MAX) &&
-                   (p->act[1] == 0 || p->act[1] == UINT32_MAX);
+                   (p->act[1] == 0 || p->act[1] == UINT32_MAX) &&
+                   (p->guest == 0 || p->guest == UINT32_MAX);
 
     return p->nowrite && !(p->noread & ~p->nowrite) &&
-           !((p->act[0] | p->act[1]) & ~p->nowrite) && (!order || uniform);
+           !((p->act[0] | p->act[1] | p->guest) & ~p->nowrite) &&
+           (!order || uniform);
 }
 
 /*
@@ -285,6 +290,7 @@ static bool guard_load_records(const GuardSaved *s, GArray *records,
                 .nowrite = ldl_le_p(p + 16),
                 .noread = ldl_le_p(p + 20),
                 .act = { ldl_le_p(p + 24), ldl_le_p(p + 28) },
+                .guest = ldl_le_p(p + 32),
             },
         };
         RAMBlock *block;

@@ -22,6 +22,7 @@
 #include "guard/guard.h"
 #include "guard/physmem.h"
 #include "guard/pin-ops.h"
+#include "guard/resolve.h"
 
 bool guard_on;
 
@@ -52,7 +53,8 @@ static void guard_publish(GuardTable *t)
     }
 }
 
-bool guard_change_ram(const GuardChange *changes, size_t n, Error **errp)
+bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
+                      Error **errp)
 {
     size_t limit = SIZE_MAX;
     GuardTable *t;
@@ -71,6 +73,12 @@ bool guard_change_ram(const GuardChange *changes, size_t n, Error **errp)
                    "limit is %d: protect fewer pages, or ranges aligned to "
                    "2 MiB, which take one record each",
                    nrecords, GUARD_MAX_RECORDS);
+        return false;
+    }
+    if (guard_table_nguest(t) > quota) {
+        error_setg(errp, "the guest would have %zu records, and its quota is "
+                   "%zu", guard_table_nguest(t), quota);
+        guard_table_free(t);
         return false;
     }
     guard_publish(t);
@@ -118,12 +126,50 @@ static bool guard_is_protectable(MemoryRegion *mr)
            !memory_region_is_rom(mr);
 }
 
-/* Append the RAM behind one region to @changes. */
-static bool guard_resolve(const SubpageRegion *r, size_t index,
-                          GuardAction action, GArray *changes, Error **errp)
+GuardResolve guard_resolve(hwaddr *addr, hwaddr left, GuardChange c,
+                           GArray *changes, MemoryRegion **mr)
 {
+    while (left) {
+        hwaddr len = left;
+        hwaddr xlat;
+        Object *owner;
+
+        *mr = address_space_translate(&address_space_memory, *addr, &xlat,
+                                      &len, true, (MemTxAttrs) { .debug = 1 });
+        if (!guard_is_protectable(*mr)) {
+            return GUARD_RESOLVE_NOT_RAM;
+        }
+        owner = memory_region_owner(*mr);
+        if (owner && object_dynamic_cast(owner, TYPE_DEVICE) &&
+            !GUARD_MUTANT(GUARD_HOOK_OWNED_RAM)) {
+            return GUARD_RESOLVE_OWNED;
+        }
+        c.start = memory_region_get_ram_addr(*mr) + xlat;
+        if (c.start % GUARD_SUBPAGE_SIZE || len % GUARD_SUBPAGE_SIZE) {
+            return GUARD_RESOLVE_ODD;
+        }
+        c.last = c.start + len - 1;
+        g_array_append_val(changes, c);
+        *addr += len;
+        left -= len;
+    }
+    return GUARD_RESOLVE_OK;
+}
+
+/* Append the RAM behind one region to @changes. */
+static bool guard_resolve_region(const SubpageRegion *r, size_t index,
+                                 GuardAction action, GArray *changes,
+                                 Error **errp)
+{
+    const GuardChange c = {
+        .nowrite = r->access != SUBPAGE_ACCESS_READ_WRITE,
+        .noread = r->access == SUBPAGE_ACCESS_NONE,
+        .action = action,
+        .index = index,
+    };
+    g_autofree char *path = NULL;
     hwaddr addr = r->addr;
-    hwaddr left = r->size;
+    MemoryRegion *mr;
 
     if (addr % GUARD_SUBPAGE_SIZE) {
         error_setg(errp, "regions[%zu]: addr 0x%" PRIx64
@@ -131,13 +177,13 @@ static bool guard_resolve(const SubpageRegion *r, size_t index,
                    GUARD_SUBPAGE_SIZE);
         return false;
     }
-    if (!left || left % GUARD_SUBPAGE_SIZE) {
+    if (!r->size || r->size % GUARD_SUBPAGE_SIZE) {
         error_setg(errp, "regions[%zu]: size %" PRIu64
                    " is not a multiple of %u, at least %u", index, r->size,
                    GUARD_SUBPAGE_SIZE, GUARD_SUBPAGE_SIZE);
         return false;
     }
-    if (addr + (left - 1) < addr) {
+    if (addr + (r->size - 1) < addr) {
         error_setg(errp, "regions[%zu]: addr 0x%" PRIx64 " and size %" PRIu64
                    " reach beyond the end of guest-physical memory", index,
                    r->addr, r->size);
@@ -145,50 +191,53 @@ static bool guard_resolve(const SubpageRegion *r, size_t index,
     }
 
     RCU_READ_LOCK_GUARD();
-    while (left) {
-        hwaddr len = left;
-        hwaddr xlat;
-        MemoryRegion *mr = address_space_translate(&address_space_memory, addr,
-                                                   &xlat, &len, true,
-                                                   (MemTxAttrs) { .debug = 1 });
-        GuardChange c = {
-            .nowrite = r->access != SUBPAGE_ACCESS_READ_WRITE,
-            .noread = r->access == SUBPAGE_ACCESS_NONE,
-            .action = action,
-            .index = index,
-        };
-        Object *owner;
-
-        if (!guard_is_protectable(mr)) {
-            error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " is not RAM (%s):"
-                       " only RAM can be protected", index, addr,
-                       memory_region_name(mr) ?: "nothing is mapped there");
-            return false;
-        }
-        owner = memory_region_owner(mr);
-        if (owner && object_dynamic_cast(owner, TYPE_DEVICE) &&
-            !GUARD_MUTANT(GUARD_HOOK_OWNED_RAM)) {
-            g_autofree char *path = object_get_canonical_path(owner);
-
-            error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " is memory of "
-                       "device '%s' (%s), which has a pointer to it: only the "
-                       "machine's RAM can be protected", index, addr, path,
-                       memory_region_name(mr));
-            return false;
-        }
-        c.start = memory_region_get_ram_addr(mr) + xlat;
-        if (c.start % GUARD_SUBPAGE_SIZE || len % GUARD_SUBPAGE_SIZE) {
-            error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " lies in RAM "
-                       "that is not mapped at a multiple of %u (%s)", index,
-                       addr, GUARD_SUBPAGE_SIZE, memory_region_name(mr));
-            return false;
-        }
-        c.last = c.start + len - 1;
-        g_array_append_val(changes, c);
-        addr += len;
-        left -= len;
+    switch (guard_resolve(&addr, r->size, c, changes, &mr)) {
+    case GUARD_RESOLVE_NOT_RAM:
+        error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " is not RAM (%s):"
+                   " only RAM can be protected", index, addr,
+                   memory_region_name(mr) ?: "nothing is mapped there");
+        return false;
+    case GUARD_RESOLVE_OWNED:
+        path = object_get_canonical_path(memory_region_owner(mr));
+        error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " is memory of "
+                   "device '%s' (%s), which has a pointer to it: only the "
+                   "machine's RAM can be protected", index, addr, path,
+                   memory_region_name(mr));
+        return false;
+    case GUARD_RESOLVE_ODD:
+        error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " lies in RAM "
+                   "that is not mapped at a multiple of %u (%s)", index,
+                   addr, GUARD_SUBPAGE_SIZE, memory_region_name(mr));
+        return false;
+    default:
+        return true;
     }
-    return true;
+}
+
+const GuardChange *guard_sort_changes(GArray *changes)
+{
+    const GuardChange *c = (const GuardChange *)changes->data;
+    guint i;
+
+    qsort(changes->data, changes->len, sizeof(GuardChange),
+          guard_compare_changes);
+    for (i = 1; i < changes->len; i++) {
+        if (c[i].start <= c[i - 1].last) {
+            return &c[i];
+        }
+    }
+    return NULL;
+}
+
+const char *guard_subpage_refused(void)
+{
+    const char *unavailable = guard_subpage_unavailable();
+
+    if (!unavailable && replay_mode != REPLAY_MODE_NONE) {
+        return "memory can't be protected while recording or replaying: the "
+               "replay would not see the command at the same instruction";
+    }
+    return unavailable;
 }
 
 /* A run of RAM with the same rights */
@@ -196,6 +245,7 @@ typedef struct GuardRun {
     ram_addr_t start;
     ram_addr_t last;
     bool noread;
+    bool guest;
     uint8_t action;
     bool mapped;
     hwaddr gpa;
@@ -207,7 +257,7 @@ static void guard_append_run(GArray *runs, const GuardRun *r)
                             : NULL;
 
     if (p && p->last + 1 == r->start && p->noread == r->noread &&
-        p->action == r->action) {
+        p->guest == r->guest && p->action == r->action) {
         p->last = r->last;
         return;
     }
@@ -236,6 +286,7 @@ static GArray *guard_runs(void)
                     .start = rec->start + (big ? 0 : s * unit),
                     .last = rec->start + (big ? 32 : s + 1) * unit - 1,
                     .noread = extract32(rec->page.noread, s, 1),
+                    .guest = extract32(rec->page.guest, s, 1),
                     .action = extract32(rec->page.act[0], s, 1) |
                               extract32(rec->page.act[1], s, 1) << 1,
                 };
@@ -286,6 +337,7 @@ static GArray *guard_inverse(const GuardChange *changes, size_t n)
             }
             c.nowrite = true;
             c.noread = r->noread;
+            c.owner_guest = r->guest;
             c.action = r->action;
             c.last = MIN(r->last, changes[i].last);
             g_array_append_val(inverse, c);
@@ -380,7 +432,7 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
         tightens |= changes[i].nowrite;
     }
     if (!tightens) {
-        guard_change_ram(changes, n, &error_abort);
+        guard_change_ram(changes, n, SIZE_MAX, &error_abort);
         guard_tcg_sync();
         return true;
     }
@@ -398,14 +450,14 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
         return false;
     }
     guard_undo = guard_inverse(changes, n);
-    good = guard_change_ram(changes, n, errp);
+    good = guard_change_ram(changes, n, SIZE_MAX, errp);
     if (good) {
         guard_tcg_sync();
         guard_wait_devices();
         good = guard_wait_maps(changes, n, errp);
         if (!good) {
             guard_change_ram((GuardChange *)guard_undo->data, guard_undo->len,
-                             &error_abort);
+                             SIZE_MAX, &error_abort);
             guard_tcg_sync();
         }
     }
@@ -417,19 +469,13 @@ void qmp_subpage_set_access(SubpageRegionList *regions, bool has_action,
                             GuardAction action, Error **errp)
 {
     g_autoptr(GArray) changes = g_array_new(false, false, sizeof(GuardChange));
-    const char *unavailable = guard_subpage_unavailable();
+    const char *refused = guard_subpage_refused();
     const GuardChange *c;
     SubpageRegionList *e;
     size_t n = 0;
 
-    if (unavailable) {
-        error_setg(errp, "%s", unavailable);
-        return;
-    }
-    if (replay_mode != REPLAY_MODE_NONE) {
-        error_setg(errp, "memory can't be protected while recording or "
-                   "replaying: the replay would not see the command at the "
-                   "same instruction");
+    if (refused) {
+        error_setg(errp, "%s", refused);
         return;
     }
     if (!has_action) {
@@ -442,7 +488,7 @@ void qmp_subpage_set_access(SubpageRegionList *regions, bool has_action,
                        "use several commands", GUARD_MAX_REGIONS);
             return;
         }
-        if (!guard_resolve(e->value, n++, action, changes, errp)) {
+        if (!guard_resolve_region(e->value, n++, action, changes, errp)) {
             return;
         }
     }
@@ -450,22 +496,17 @@ void qmp_subpage_set_access(SubpageRegionList *regions, bool has_action,
         return;
     }
 
-    qsort(changes->data, changes->len, sizeof(GuardChange),
-          guard_compare_changes);
-    c = (const GuardChange *)changes->data;
-    for (n = 1; n < changes->len; n++) {
-        if (c[n].start <= c[n - 1].last) {
-            error_setg(errp, "regions[%u] and regions[%u] overlap: both have "
-                       "the %u bytes of RAM at offset 0x" RAM_ADDR_FMT,
-                       MIN(c[n].index, c[n - 1].index),
-                       MAX(c[n].index, c[n - 1].index), GUARD_SUBPAGE_SIZE,
-                       c[n].start);
-            return;
-        }
+    c = guard_sort_changes(changes);
+    if (c) {
+        error_setg(errp, "regions[%u] and regions[%u] overlap: both have "
+                   "the %u bytes of RAM at offset 0x" RAM_ADDR_FMT,
+                   MIN(c->index, c[-1].index), MAX(c->index, c[-1].index),
+                   GUARD_SUBPAGE_SIZE, c->start);
+        return;
     }
 
     guard_lifecycle_init();
-    guard_arm(c, changes->len, errp);
+    guard_arm((const GuardChange *)changes->data, changes->len, errp);
 }
 
 /*
@@ -648,6 +689,7 @@ SubpageRegionInfoList *qmp_query_subpage_access(bool has_addr, uint64_t addr,
         info->size = r.last - r.start + 1;
         info->access = r.noread ? SUBPAGE_ACCESS_NONE : SUBPAGE_ACCESS_READ;
         info->action = r.action;
+        info->owner = r.guest ? GUARD_OWNER_GUEST : GUARD_OWNER_HOST;
         info->ram_block = g_strdup(block->idstr);
         info->offset = offset;
         guard_sum_hits(hits, r.start, r.last, info);

@@ -84,6 +84,11 @@ size_t guard_table_nrecords(const GuardTable *t)
     return n;
 }
 
+size_t guard_table_nguest(const GuardTable *t)
+{
+    return t ? t->nguest : 0;
+}
+
 uint64_t guard_table_bytes(const GuardTable *t)
 {
     uint64_t bytes = 0;
@@ -138,7 +143,10 @@ GuardTable *guard_table_new(const GArray *records)
     qemu_guest_getrandom_nofail(&t->seed, sizeof(t->seed));
 
     for (i = 0; i < records->len; i++) {
-        t->map[g_array_index(records, GuardRecord, i).order].nrecords++;
+        const GuardRecord *r = &g_array_index(records, GuardRecord, i);
+
+        t->map[r->order].nrecords++;
+        t->nguest += r->page.guest != 0;
     }
     for (order = 0; order < GUARD_ORDERS; order++) {
         GuardMap *map = &t->map[order];
@@ -184,15 +192,23 @@ static void guard_emit(GuardBuilder *b, ram_addr_t start, unsigned order,
 
 static void guard_apply(GuardPage *page, const GuardChange *c, uint32_t mask)
 {
-    page->nowrite &= ~mask;
-    page->noread &= ~mask;
-    page->act[0] &= ~mask;
-    page->act[1] &= ~mask;
+    if (c->guest) {
+        page->noread |= c->noread ? mask : 0;
+        mask &= ~page->nowrite;
+        page->guest |= mask;
+    } else {
+        page->nowrite &= ~mask;
+        page->noread &= ~mask;
+        page->act[0] &= ~mask;
+        page->act[1] &= ~mask;
+        page->guest &= ~mask;
+    }
     if (c->nowrite) {
         page->nowrite |= mask;
         page->noread |= c->noread ? mask : 0;
         page->act[0] |= c->action & 1 ? mask : 0;
         page->act[1] |= c->action & 2 ? mask : 0;
+        page->guest |= c->owner_guest ? mask : 0;
     }
 }
 
@@ -201,7 +217,8 @@ static bool guard_page_is_uniform(const GuardPage *p)
     return (p->nowrite == 0 || p->nowrite == UINT32_MAX) &&
            (p->noread == 0 || p->noread == UINT32_MAX) &&
            (p->act[0] == 0 || p->act[0] == UINT32_MAX) &&
-           (p->act[1] == 0 || p->act[1] == UINT32_MAX);
+           (p->act[1] == 0 || p->act[1] == UINT32_MAX) &&
+           (p->guest == 0 || p->guest == UINT32_MAX);
 }
 
 /* If the records from @first on fill a block evenly, make them one. */
@@ -261,9 +278,15 @@ static void guard_build_block(GuardBuilder *b, ram_addr_t start,
         return;
     }
 
-    if (b->change->start <= start && b->change->last >= last) {
+    if (b->change->start <= start && b->change->last >= last &&
+        (!b->change->guest || inherit ||
+         !b->nold || b->old->start > last)) {
         GuardPage page = {};
 
+        /* What the guest asks for is added to what is there. */
+        if (b->change->guest && inherit) {
+            page = *inherit;
+        }
         while (b->nold && b->old->start <= last) {
             b->old++;
             b->nold--;

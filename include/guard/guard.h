@@ -131,6 +131,15 @@ void guard_tcg_sync_later(void);
 char *guard_device_path(const void *who);
 
 /**
+ * guard_tcg_sync_insn: guard_tcg_sync() from within an instruction
+ * @cpu: the vCPU whose thread calls
+ *
+ * The instruction must end its translation block.  What guard_tcg_sync()
+ * promises for its return holds before the next instruction of @cpu.
+ */
+void guard_tcg_sync_insn(CPUState *cpu);
+
+/**
  * guard_ram_to_gpa: where the guest sees a byte of RAM at the moment
  * @ram: RAM address
  * @gpa: set to the lowest guest-physical address
@@ -143,12 +152,28 @@ bool guard_ram_to_gpa(ram_addr_t ram, hwaddr *gpa);
  * guard_change_ram: publish a table with some changes
  * @changes: sorted, not overlapping
  * @n: how many
+ * @quota: most records that the guest's own requests may take
  * @errp: set if the table would get too large or can't become non-empty;
  *        changes that only lift protections don't fail
  *
  * Called with the BQL held.  Does not wait for vCPUs.
  */
-bool guard_change_ram(const GuardChange *changes, size_t n, Error **errp);
+bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
+                      Error **errp);
+
+/**
+ * guard_guest_request: protect memory as the guest asks for it
+ * @cpu: the vCPU that asks, on its own thread, without the BQL; the
+ *       instruction must end its translation block
+ * @addr: guest-physical address of the request array
+ * @quota: most records that the guest's own requests may take
+ *
+ * All entries are done or none, and each one's status is written back.  What
+ * it asks for holds before the next instruction.
+ *
+ * Returns: false if the array is malformed; nothing was done then.
+ */
+bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota);
 
 /**
  * guard_arm: set rights of RAM, in force for everybody when it returns

@@ -24,11 +24,14 @@
  * @nowrite: bit set: no data writes
  * @noread: bit set: no data reads either; always a subset of @nowrite
  * @act: the two bits of the GuardAction of each sub-page, 0 if unprotected
+ * @guest: bit set: protected because the guest asked for it; always a subset
+ *         of @nowrite
  */
 typedef struct GuardPage {
     uint32_t nowrite;
     uint32_t noread;
     uint32_t act[2];
+    uint32_t guest;
 } GuardPage;
 
 /*
@@ -59,6 +62,7 @@ typedef struct GuardMap {
 typedef struct GuardTable {
     struct rcu_head rcu;
     uint64_t seed;
+    size_t nguest;              /* records with anything the guest asked for */
     GuardMap map[GUARD_ORDERS];
 } GuardTable;
 
@@ -75,6 +79,10 @@ typedef struct GuardRecord {
  * @last: last byte, one less than a multiple of the sub-page size
  * @nowrite: whether writes are forbidden
  * @noread: whether reads are forbidden as well
+ * @owner_guest: whether to note that the guest asked for it, in a change that
+ *               brings back what was there
+ * @guest: whether the guest asks.  It only takes rights away, and what is
+ *         protected already keeps its action and its owner
  * @action: GuardAction, if anything is forbidden
  * @index: place in the caller's list, for error messages
  */
@@ -83,6 +91,8 @@ typedef struct GuardChange {
     ram_addr_t last;
     bool nowrite;
     bool noread;
+    bool owner_guest;
+    bool guest;
     uint8_t action;
     uint32_t index;
 } GuardChange;
@@ -210,6 +220,9 @@ GuardTable *guard_table_new(const GArray *records);
 GArray *guard_table_records(const GuardTable *t);
 
 size_t guard_table_nrecords(const GuardTable *t);
+
+/* Records that have anything in them that the guest asked for */
+size_t guard_table_nguest(const GuardTable *t);
 
 /* Bytes of RAM that @t protects */
 uint64_t guard_table_bytes(const GuardTable *t);

@@ -16,6 +16,7 @@
 #include "tcg/helper-tcg.h"
 #include "tcg/access.h"
 #include "guard/x86.h"
+#include "guard/x86-request.h"
 
 static G_NORETURN void guard_x86_fault(CPUState *cs, uintptr_t ra)
 {
@@ -303,4 +304,14 @@ void helper_guard_touch(CPUX86State *env, target_ulong addr, uint32_t size)
      * protected any more, which this block needn't know yet.
      */
     guard_tcg_touch(env, addr, size, MMU_DATA_STORE, mmu_idx, ra);
+}
+
+void guard_request_wrmsr(CPUX86State *env, uint64_t val, uintptr_t ra)
+{
+    /* What an SVM guest calls physical is not what the machine does */
+    if ((env->hflags & HF_GUEST_MASK) ||
+        !guard_guest_request(env_cpu(env), val,
+                             env_archcpu(env)->guest_subpage_quota)) {
+        raise_exception_err_ra(env, EXCP0D_GPF, 0, ra);
+    }
 }

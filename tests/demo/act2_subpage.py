@@ -490,7 +490,56 @@ def run_guest(demo, cpus: int) -> None:
         stage.show_lifted()
 
 
+# --- the guest asks by itself ----------------------------------------------
+
+REQUESTS = '/dev/guard-subpage'
+
+
+def ask(guest, target: Target, words: str) -> int:
+    """The guest's administrator asks for it; returns the exit status."""
+    return guest.run(f'echo {words} {target.start + target.shift:x} '
+                     f'{target.end - target.start} >{REQUESTS}').status
+
+
+def show_requested(stage: Stage) -> None:
+    """Who is in the guest can give rights up, and not get them back."""
+    report, guest, target = stage.report, stage.guest, stage.target
+    report.equal('insmod guard_subpage.ko', '0',
+                 f'{guest.run("insmod /lib/guard_subpage.ko").status}')
+    report.equal(f'echo read fault ... >{REQUESTS}', '0',
+                 f'{ask(guest, target, "read fault")}')
+    regions = [(region['addr'], region['size'], region['access'],
+                region['action'], region['owner'])
+               for region in guest.vm.cmd('query-subpage-access')]
+    report.equal('query-subpage-access',
+                 f'[({target.start}, {target.end - target.start}, '
+                 "'read', 'fault', 'guest')]", f'{regions}', detail=True)
+    for way in WAYS:
+        stage.show_attack(way, tell=way is WAYS[0])
+    report.equal('asked for read-write', 'refused',
+                 'refused' if ask(guest, target, 'write fault') else 'done')
+    report.equal('asked for report instead of fault', '0',
+                 f'{ask(guest, target, "read report")}', detail=True)
+    stage.show_attack(WAYS[0], tell=False)
+    report.equal('asked for a module, Linux runs', HELPER, request(guest))
+
+
+def run_asking(demo, cpus: int) -> None:
+    """The same without the host's doing"""
+    report = demo.report
+    with demo.guest(f'act2-asking-{cpus}-cpu', cpu='max,+guest-subpage',
+                    smp=cpus) as guest:
+        guest.boot()
+        prepare(guest)
+        stage = Stage(demo, guest, cpus)
+        report.part(f'{cpus} vCPU{"s" * (cpus > 1)}, the guest protects '
+                    'itself', 'with contrib/linux-guest, -cpu '
+                    'max,+guest-subpage')
+        show_requested(stage)
+
+
 def run(demo) -> None:
     """Show it all."""
     for cpus in 1, 2:
         run_guest(demo, cpus)
+    run_asking(demo, 2)

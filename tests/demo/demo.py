@@ -62,6 +62,8 @@ class Demo:
             'bin/busybox': args.busybox,
             'bin/xo-test': os.path.join(args.guest, 'xo-test'),
             'lib/guard_guest.ko': os.path.join(args.guest, 'guard_guest.ko'),
+            'lib/guard_subpage.ko': os.path.join(args.guest,
+                                                 'guard_subpage.ko'),
             'lib/attack_guest.ko': os.path.join(args.attack,
                                                 'attack_guest.ko'),
         }
@@ -171,7 +173,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--kernel', metavar='DIR',
                         help='folder made by scripts/fetch-guest-kernel')
     parser.add_argument('--guest', metavar='DIR',
-                        help='folder with guard_guest.ko and xo-test')
+                        help='folder with guard_*.ko and xo-test')
     parser.add_argument('--attack', metavar='DIR',
                         help='folder with attack_guest.ko')
     parser.add_argument('--busybox', metavar='FILE',

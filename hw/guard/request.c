@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sub-page protection that the guest asks for: from the request array to the
+ * table.  Guest ABI: docs/specs/subpage.rst.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/main-loop.h"
+#include "exec/address-spaces.h"
+#include "exec/memory.h"
+#include "guard/devices.h"
+#include "guard/guard.h"
+#include "guard/physmem.h"
+#include "guard/request.h"
+#include "guard/resolve.h"
+
+/* Stands for the array among the changes */
+#define GUARD_REQUEST_ARRAY UINT32_MAX
+
+/* Whether the RAM of the request array is unprotected, and so can't lie */
+static bool guard_ram_is_free(const GuardChange *c)
+{
+    ram_addr_t page;
+
+    for (page = c->start & -(ram_addr_t)GUARD_PAGE_SIZE; page <= c->last;
+         page += GUARD_PAGE_SIZE) {
+        const GuardPage *p = guard_find(page);
+        ram_addr_t from = MAX(page, c->start);
+        ram_addr_t to = MIN(page + GUARD_PAGE_SIZE - 1, c->last);
+
+        if (p && (p->nowrite & guard_subpages(from - page, to - from + 1))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Read the array at @addr.  Returns: false if it is malformed. */
+static bool guard_request_read(hwaddr addr, GArray *entries, GArray *changes)
+{
+    uint8_t head[GUARD_REQUEST_HEADER];
+    g_autofree uint8_t *buf = NULL;
+    const GuardChange array = { .index = GUARD_REQUEST_ARRAY };
+    const MemTxAttrs attrs = MEMTXATTRS_UNSPECIFIED;
+    hwaddr at, size;
+    MemoryRegion *mr;
+    uint32_t i, n;
+
+    if (addr % GUARD_REQUEST_ALIGN ||
+        address_space_read(&address_space_memory, addr, attrs, head,
+                           sizeof(head)) != MEMTX_OK ||
+        !guard_request_header(head, &n)) {
+        return false;
+    }
+    size = GUARD_REQUEST_HEADER + (hwaddr)n * GUARD_REQUEST_ENTRY;
+
+    /* In whole sub-pages: a part of one can't be protected */
+    at = QEMU_ALIGN_DOWN(addr, GUARD_SUBPAGE_SIZE);
+    size = QEMU_ALIGN_UP(addr + size, GUARD_SUBPAGE_SIZE) - at;
+    if (at + (size - 1) < at ||
+        guard_resolve(&at, size, array, changes, &mr) != GUARD_RESOLVE_OK) {
+        return false;
+    }
+    for (i = 0; i < changes->len; i++) {
+        if (!guard_ram_is_free(&g_array_index(changes, GuardChange, i))) {
+            return false;
+        }
+    }
+
+    /* One copy: the guest may change the array while it is looked at */
+    size = (hwaddr)n * GUARD_REQUEST_ENTRY;
+    buf = g_malloc(size);
+    if (address_space_read(&address_space_memory, addr + GUARD_REQUEST_HEADER,
+                           attrs, buf, size) != MEMTX_OK) {
+        return false;
+    }
+    g_array_set_size(entries, n);
+    for (i = 0; i < n; i++) {
+        guard_request_entry(buf + i * GUARD_REQUEST_ENTRY,
+                            &g_array_index(entries, GuardRequestEntry, i));
+    }
+    return true;
+}
+
+/* Find the RAM of each entry.  Returns: whether all of them can be done. */
+static bool guard_request_resolve(GArray *entries, GArray *changes)
+{
+    const GuardChange *c;
+    bool ok = true;
+    guint i, n;
+
+    for (i = 0; i < entries->len; i++) {
+        GuardRequestEntry *e = &g_array_index(entries, GuardRequestEntry, i);
+        const GuardChange change = {
+            .nowrite = true,
+            .noread = e->noread,
+            .guest = true,
+            .action = e->action,
+            .index = i,
+        };
+        hwaddr addr = e->gpa;
+        MemoryRegion *mr;
+
+        if (e->status == GUARD_REQUEST_DONE &&
+            guard_resolve(&addr, e->length, change, changes, &mr) !=
+            GUARD_RESOLVE_OK) {
+            e->status = GUARD_REQUEST_NOT_RAM;
+        }
+        ok = ok && e->status == GUARD_REQUEST_DONE;
+    }
+    if (!ok) {
+        return false;
+    }
+
+    c = guard_sort_changes(changes);
+    if (c) {
+        /* Of two entries the later one is wrong, and each beside the array. */
+        n = c->index == GUARD_REQUEST_ARRAY ||
+            (c[-1].index != GUARD_REQUEST_ARRAY && c[-1].index > c->index)
+            ? c[-1].index : c->index;
+        if (n == GUARD_REQUEST_ARRAY) {
+            return false;
+        }
+        g_array_index(entries, GuardRequestEntry, n).status =
+            GUARD_REQUEST_OVERLAP;
+        return false;
+    }
+    for (i = n = 0; i < changes->len; i++) {
+        GuardChange *from = &g_array_index(changes, GuardChange, i);
+
+        if (from->index != GUARD_REQUEST_ARRAY) {
+            g_array_index(changes, GuardChange, n++) = *from;
+        }
+    }
+    g_array_set_size(changes, n);
+    return true;
+}
+
+bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
+{
+    g_autoptr(GArray) changes = g_array_new(false, false, sizeof(GuardChange));
+    g_autoptr(GArray) entries = g_array_new(false, false,
+                                            sizeof(GuardRequestEntry));
+    GuardRequestStatus all = GUARD_REQUEST_DONE;
+    bool done = false;
+    GuardLiveMap map;
+    guint i;
+
+    BQL_LOCK_GUARD();
+    RCU_READ_LOCK_GUARD();
+
+    if (!guard_request_read(addr, entries, changes)) {
+        return false;
+    }
+    if (!entries->len) {
+        return true;
+    }
+    guard_lifecycle_init();
+    if (guard_subpage_refused() || !guard_can_arm(NULL)) {
+        all = GUARD_REQUEST_UNAVAILABLE;
+    } else if (!guard_request_resolve(entries, changes)) {
+        /* The entries tell */
+    } else if (guard_map_conflict((const GuardChange *)changes->data,
+                                  changes->len, guard_map_serial(), &map)) {
+        /* An instruction can't wait for a device */
+        all = GUARD_REQUEST_UNAVAILABLE;
+    } else {
+        done = guard_change_ram((const GuardChange *)changes->data,
+                                changes->len, quota, NULL);
+        if (!done) {
+            all = GUARD_REQUEST_QUOTA;
+        }
+    }
+
+    /* The array can't have become protected by this */
+    for (i = 0; i < entries->len; i++) {
+        GuardRequestStatus status =
+            g_array_index(entries, GuardRequestEntry, i).status;
+
+        if (status == GUARD_REQUEST_DONE && !done) {
+            status = all ?: GUARD_REQUEST_SKIPPED;
+        }
+        address_space_stl_le(&address_space_memory,
+                             addr + GUARD_REQUEST_HEADER +
+                             i * GUARD_REQUEST_ENTRY + GUARD_REQUEST_STATUS,
+                             status, MEMTXATTRS_UNSPECIFIED, NULL);
+    }
+    if (done) {
+        guard_tcg_sync_insn(cpu);
+    }
+    return true;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sub-page protection: from guest-physical memory to changes of the table.
+ */
+#ifndef GUARD_RESOLVE_H
+#define GUARD_RESOLVE_H
+
+#include "exec/memory.h"
+#include "guard/table.h"
+
+/* Why a piece of guest-physical memory can't be protected */
+typedef enum GuardResolve {
+    GUARD_RESOLVE_OK,
+    GUARD_RESOLVE_NOT_RAM,
+    GUARD_RESOLVE_OWNED,        /* a device has a pointer to it */
+    GUARD_RESOLVE_ODD,          /* not mapped at a multiple of a sub-page */
+} GuardResolve;
+
+/**
+ * guard_resolve: find the RAM behind a range
+ * @addr: guest-physical address; set to where it failed
+ * @left: bytes; the range doesn't wrap around
+ * @c: what to do with it
+ * @changes: array of GuardChange, to which a piece for each RAM is added
+ * @mr: set to the region at @addr if it failed
+ *
+ * Called in an RCU critical section.
+ */
+GuardResolve guard_resolve(hwaddr *addr, hwaddr left, GuardChange c,
+                           GArray *changes, MemoryRegion **mr);
+
+/**
+ * guard_sort_changes: sort by address
+ * @changes: array of GuardChange, not empty
+ *
+ * Returns: the first that overlaps the one before it, or NULL.
+ */
+const GuardChange *guard_sort_changes(GArray *changes);
+
+/* Why protections can't be changed at the moment, or NULL */
+const char *guard_subpage_refused(void);
+
+#endif /* GUARD_RESOLVE_H */
