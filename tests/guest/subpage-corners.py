@@ -9,8 +9,8 @@ def flip(session, arg):
     region = {'addr': arg['addr'], 'size': 4096}
     for _ in range(arg['rounds']):
         for access in ('read', 'read-write'):
-            reply = subpage_host.set_access(
-                session, [dict(region, access=access)], 'fault')
+            reply = session.qmp(subpage_host.set_access(
+                [dict(region, access=access)], 'fault'))
             if 'error' in reply:
                 raise ValueError(str(reply))
     return {'rounds': arg['rounds']}

@@ -411,7 +411,7 @@ static void changing(void *unused)
         v = v * 1664525 + 1013904223;
         moving->version = v >> 30 ? 1 : v;
         moving->count = v >> 29 ? v % 5000 : v;
-        moving->entry[v % 64].gpa = (uint64_t)shared + (v >> 8) % 65536 * 128;
+        moving->entry[v % 64].gpa = (uint64_t)shared + (v >> 8) % 1024 * 128;
         moving->entry[v % 64].length = (v >> 20) % 3 * 128;
         moving->entry[v % 64].access = 1 + v % 2;
     }

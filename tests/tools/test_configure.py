@@ -370,7 +370,7 @@ class Configure(unittest.TestCase):
 
     def make_patch(self, before, after):
         """A file that no patch touches gets one, 9999-new.patch."""
-        (self.qemu / 'net').mkdir()
+        (self.qemu / 'net').mkdir(exist_ok=True)
         (self.qemu / 'net/new.c').write_text(before)
         self.assert_ok(self.configure())
         self.assert_ok(self.run_in('patches/refresh', '--edit', 'net/new.c'))

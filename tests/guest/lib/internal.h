@@ -21,6 +21,7 @@ extern uint32_t ap_index;
 extern uint8_t smi_start[], smi_end[];
 extern uint8_t m32_stubs[], m32_user_exit[], m32_stack[];
 extern uint8_t svm_guest_entry[];
+extern bool svm_used;
 
 void catch_resume(struct catcher *c) __attribute__((noreturn));
 uint64_t user_enter(uint64_t (*fn)(uint64_t), uint64_t arg, uint64_t rsp,

@@ -39,6 +39,10 @@ void doze(void)
     /* A test may have taken the table away, or forbidden to change it. */
     asm volatile("sidt %0" : "=m" (now));
     if (now.base == idt_ptr.base && now.limit == idt_ptr.limit) {
+        /* A fault in VMRUN leaves GIF clear */
+        if (svm_used && rdmsr(MSR_EFER) & EFER_SVME) {
+            asm volatile("stgi");
+        }
         asm volatile("sti; hlt; cli" : : : "memory");
     } else {
         pause();

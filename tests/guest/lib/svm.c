@@ -6,6 +6,8 @@
 
 #include "internal.h"
 
+bool svm_used;
+
 #define MSR_VM_CR       0xc0010114u
 #define MSR_HSAVE       0xc0010117u
 
@@ -36,6 +38,7 @@ static void segment(struct l2 *l2, int off, int sel, int attr, uint32_t limit,
 void svm_init(struct l2 *l2, bool nested)
 {
     *l2 = (struct l2) { .vmcb = frame(), .stack = frames(L2_STACK) };
+    svm_used = true;
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
     wrmsr(MSR_HSAVE, (uint64_t)frame());
     VMCB32(l2, VMCB_MISC2) = 3;         /* VMRUN, VMMCALL */
