@@ -225,11 +225,15 @@ static bool guard_page_is_uniform(const GuardPage *p)
 static void guard_collapse(GuardBuilder *b, guint first, ram_addr_t start,
                            unsigned order)
 {
-    const GuardRecord *r = &g_array_index(b->out, GuardRecord, first);
+    const GuardRecord *r;
     GuardPage page;
     guint i;
 
-    if (b->out->len - first != 512 || !guard_page_is_uniform(&r->page)) {
+    if (b->out->len - first != 512) {
+        return;
+    }
+    r = &g_array_index(b->out, GuardRecord, first);
+    if (!guard_page_is_uniform(&r->page)) {
         return;
     }
     for (i = 0; i < 512; i++) {

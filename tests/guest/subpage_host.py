@@ -4,6 +4,8 @@ The host's side of the sub-page tests: arm a range, disarm it, and tell what
 QEMU said in between.  lib/subpage.c is the guest's half.
 """
 
+import time
+
 TOLD = ('addr', 'size', 'write', 'source', 'cpu-index', 'rip', 'linear-addr',
         'action')
 
@@ -22,6 +24,24 @@ def start(session, reply):
     session.subpage_counted = counted(reply)
 
 
+def pace(session, events):
+    """
+    Wait while QEMU is close to holding events of a kind back: it sends 200
+    at once, and then 10 a second.
+    """
+    now = time.monotonic()
+    levels, then = getattr(session, 'subpage_levels', ({}, now))
+    for kind in levels:
+        levels[kind] = max(0, levels[kind] - 10 * (now - then))
+    for event in events:
+        kind = event['action'], event['write'], event['source']
+        levels[kind] = levels.get(kind, 0) + 1
+    session.subpage_levels = levels, now
+    most = max(levels.values(), default=0)
+    if most > 150:
+        time.sleep((most - 140) / 10)
+
+
 def told(session, reply):
     """What was told since then."""
     total = counted(reply)
@@ -33,6 +53,7 @@ def told(session, reply):
     if events:
         answer['first'] = {key: events[0][key] for key in TOLD
                            if key in events[0]}
+    pace(session, events)
     start(session, reply)
     return answer
 
