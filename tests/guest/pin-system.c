@@ -945,6 +945,12 @@ static void flip_end(void)
     wait_cpu(1);
 }
 
+/* On a busy host the other CPU may take its time to begin */
+static bool more_faces(int i, unsigned refused, unsigned taken)
+{
+    return i < FACES || ((!refused || !taken) && i < 50 * FACES);
+}
+
 static void vmload_page(void *unused)
 {
     (void)unused;
@@ -971,7 +977,7 @@ static void two_faced(void)
         "%llu}, {\"register\": \"cr0\", \"ones\": %llu}", MSR_LSTAR, GOOD,
         CR0_WP);
     flip_start(load_page + 0x608, GOOD, EVIL);
-    for (int i = 0; i < FACES; i++) {
+    for (int i = 0; more_faces(i, refused, taken); i++) {
         if (try_call(vmload_page, NULL).vec == GP) {
             refused++;
         } else {
@@ -988,7 +994,7 @@ static void two_faced(void)
     svm_run(&plain, l2_cr0, 0);
     vmsave(plain.vmcb);
     flip_start(plain.vmcb + 0x558, cr0, cr0 & ~CR0_WP);
-    for (int i = 0; i < FACES; i++) {
+    for (int i = 0; more_faces(i, refused, taken); i++) {
         view = 0;
         if (try_call(vmrun_plain, NULL).vec == GP) {
             refused++;
