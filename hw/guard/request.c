@@ -156,7 +156,7 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
         return true;
     }
     guard_lifecycle_init();
-    if (guard_subpage_refused() || !guard_can_arm(NULL)) {
+    if (guard_subpage_refused() || guard_is_arming() || !guard_can_arm(NULL)) {
         all = GUARD_REQUEST_UNAVAILABLE;
     } else if (!guard_request_resolve(entries, changes)) {
         /* The entries tell */

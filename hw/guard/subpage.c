@@ -82,7 +82,13 @@ bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
         return false;
     }
     guard_publish(t);
-    guard_hits_forget(changes, n);
+    /*
+     * A guest that asks again must not wipe what was counted.  Where nothing
+     * was protected nothing was counted.
+     */
+    if (!changes[0].guest) {
+        guard_hits_forget(changes, n);
+    }
     return true;
 }
 
@@ -350,6 +356,11 @@ static GArray *guard_inverse(const GuardChange *changes, size_t n)
         }
     }
     return inverse;
+}
+
+bool guard_is_arming(void)
+{
+    return guard_undo != NULL;
 }
 
 void guard_undo_forget(ram_addr_t start, ram_addr_t last)

@@ -37,6 +37,12 @@ GuardResolve guard_resolve(hwaddr *addr, hwaddr left, GuardChange c,
  */
 const GuardChange *guard_sort_changes(GArray *changes);
 
+/*
+ * Whether a command is waiting for devices, and may yet go back to what was
+ * there before it; with the BQL held
+ */
+bool guard_is_arming(void);
+
 /* Why protections can't be changed at the moment, or NULL */
 const char *guard_subpage_refused(void);
 

@@ -92,6 +92,7 @@ static void discovery(void)
 static void holds(void)
 {
     uint8_t *f = frame();
+    const char *r;
     Fault fault;
 
     expect_none(TRY(write8(f + 128, 1)), "before: a store");
@@ -120,6 +121,12 @@ static void holds(void)
     ok(request_one(f + 640, 128, READ, REPORT) == DONE, "with report");
     expect_none(TRY(write8(f + 640, 9)), "a store to it");
     ok(f[640] == 9, "takes place");
+
+    request_one(f + 640, 128, READ, REPORT);
+    r = qmp("query-subpage-access", "{\"addr\": %lu, \"size\": 128}",
+            (uint64_t)f + 640);
+    ok(json_is(r, "return.0.writes", "1"),
+       "asking again does not wipe the count: %s", r);
 }
 
 /* At once: the instruction behind WRMSR is in its grip already. */
