@@ -219,6 +219,49 @@ static bool guard_phys_violation(ram_addr_t ram, hwaddr len, bool is_write,
     return v.action == GUARD_ACTION_REPORT;
 }
 
+GuardMapKind guard_map_kind(ram_addr_t ram, hwaddr len, bool is_write)
+{
+    bool blocked = false;
+
+    if (guard_run(ram, len, is_write, &blocked) == len && !blocked) {
+        return GUARD_MAP_FREE;
+    }
+    return guard_path_action(GUARD_PATH_DEVICE,
+                             guard_range_action(ram, len, is_write)) ==
+           GUARD_ACTION_REPORT ? GUARD_MAP_REPORTED : GUARD_MAP_REFUSED;
+}
+
+void guard_map_tell(ram_addr_t ram, hwaddr len, bool is_write)
+{
+    while (len) {
+        bool blocked = false;
+        hwaddr run = guard_run(ram, len, is_write, &blocked);
+
+        if (blocked) {
+            guard_phys_violation(ram, run, is_write, false, NULL);
+        }
+        ram += run;
+        len -= run;
+    }
+}
+
+void guard_map_fill(ram_addr_t ram, void *buf, hwaddr len)
+{
+    while (len) {
+        bool blocked = false;
+        hwaddr run = guard_run(ram, len, false, &blocked);
+
+        if (blocked) {
+            memset(buf, 0, run);
+        } else {
+            guard_ram_read(ram, buf, run);
+        }
+        ram += run;
+        buf += run;
+        len -= run;
+    }
+}
+
 MemoryRegion *guard_map_reported_slow(MemoryRegion *mr, hwaddr *xlat,
                                       hwaddr len, bool is_write)
 {

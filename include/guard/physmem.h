@@ -240,13 +240,35 @@ typedef struct GuardLiveMap {
 const GuardChange *guard_map_conflict(const GuardChange *changes, size_t n,
                                       uint64_t serial, GuardLiveMap *map);
 
+/* How much of a range of RAM a device can have a pointer to */
+typedef enum GuardMapKind {
+    GUARD_MAP_FREE,             /* all */
+    GUARD_MAP_REPORTED,         /* all, and the map counts as the access */
+    GUARD_MAP_REFUSED,          /* not all */
+} GuardMapKind;
+
+/* These three are called in an RCU critical section. */
+GuardMapKind guard_map_kind(ram_addr_t ram, hwaddr len, bool is_write);
+
+/* An event for each protected run of a range */
+void guard_map_tell(ram_addr_t ram, hwaddr len, bool is_write);
+
+/* Read a range without an event; what can't be read is zero */
+void guard_map_fill(ram_addr_t ram, void *buf, hwaddr len);
+
+/* Bytes that the bounce buffers of guard_map_whole() can take in all */
+#define GUARD_WHOLE_MAX     (64u << 20)
+
 /**
- * guard_map_whole: map memory that was mapped in one piece before migration
+ * guard_map_whole: map guest memory for a virtio device
  * @who: the device
- * Others: as in address_space_map()
+ * Others: as in dma_memory_map()
  *
- * What is protected is bounced with everything around it, so that a length
- * that is not the wanted one, or NULL, has another reason.
+ * Where some of a piece of RAM is protected, a bounce buffer stands for all of
+ * it, so that a descriptor doesn't fall into many pieces, and one that was in
+ * one piece before a migration still is.  Such buffers don't count against the
+ * limit of the address space, but GUARD_WHOLE_MAX; NULL, with the events, when
+ * that is used up.
  */
 void *guard_map_whole(const void *who, AddressSpace *as, hwaddr addr,
                       hwaddr *plen, bool is_write);
