@@ -5,6 +5,8 @@
 #ifndef GUARD_DMA_H
 #define GUARD_DMA_H
 
+#include "guard/dma-error.h"
+
 /**
  * guard_sg_refused: whether a transfer touches memory that it may not access
  * @sg: where the transfer goes to, or comes from
