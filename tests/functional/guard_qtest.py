@@ -16,11 +16,20 @@ PAGE = 4096
 MIB = 1 << 20
 
 
+class QtestProtocol(QEMUQtestProtocol):
+    """The same, several commands at a time."""
+
+    def cmds(self, texts):
+        """Send all before QEMU's main loop runs; returns the answers."""
+        self._sock.sendall(''.join(f'{text}\n' for text in texts).encode())
+        return [self._sockfile.readline() for _ in texts]
+
+
 class Qtest:
     """Ports and memory, as a device on the system bus would see them."""
 
     def __init__(self, path):
-        self.protocol = QEMUQtestProtocol(path)
+        self.protocol = QtestProtocol(path)
         self.protocol.connect()
 
     def cmd(self, text):
@@ -29,6 +38,12 @@ class Qtest:
         if not answer or answer[0] != 'OK':
             raise ValueError(f'{text}: {answer}')
         return answer[1:]
+
+    def at_once(self, *texts):
+        """Commands between which no bottom half and no timer runs."""
+        answers = self.protocol.cmds(texts)
+        if any(not answer.startswith('OK') for answer in answers):
+            raise ValueError(f'{texts}: {answers}')
 
     def out(self, size, port, value):
         """Write a port."""
@@ -163,6 +178,7 @@ class ModernVirtio:
     """A virtio-*-pci,disable-legacy=on with its BAR 4 at @bar."""
 
     # Version 1, and addresses that an IOMMU translates
+    FEATURES_LOW = 0
     FEATURES_HIGH = 3
 
     def __init__(self, qtest, devfn, bar):
@@ -181,7 +197,8 @@ class ModernVirtio:
         self.common = self.structures[1]
         for status in 1, 3:
             qtest.put(1, self.common + 20, status)
-        for half, value in enumerate((0, self.FEATURES_HIGH)):
+        for half, value in enumerate((self.FEATURES_LOW,
+                                      self.FEATURES_HIGH)):
             qtest.put(4, self.common + 8, half)
             qtest.put(4, self.common + 12, value)
         qtest.put(1, self.common + 20, 11)

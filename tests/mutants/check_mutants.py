@@ -53,6 +53,7 @@ PINS = [
 DEVICE_HOOKS = 200
 FUNCTIONAL = [
     ('test_subpage_devices', 'all'),
+    ('test_subpage_refused', 'all'),
     ('test_subpage_lifecycle', 'all'),
     ('test_subpage_paths', 'all'),
 ]

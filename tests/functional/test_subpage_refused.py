@@ -1,0 +1,285 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+What becomes of QEMU and of a device after a transfer was refused.
+
+Each test makes the same moves without protection first.
+"""
+
+import struct
+
+from guard_qtest import (GuardDeviceTest, LegacyVirtio, MIB, ModernVirtio,
+                         PAGE, PciDevice, SUBPAGE)
+
+BAR = 0xfe400000
+PORTS = 0xc000
+DRIVER = 2 * MIB
+
+
+class Modern(ModernVirtio):
+    """Version 1, no IOMMU, and a device's own features."""
+
+    FEATURES_HIGH = 1
+
+
+class Balloon(Modern):
+    """With the queue for statistics."""
+
+    FEATURES_LOW = 2
+
+
+class Refused(GuardDeviceTest):
+    """Devices, and what the guest can do with them after a refusal."""
+
+    def file(self):
+        """A disk that can only be read, as node d."""
+        return ('-blockdev', 'driver=file,node-name=d,read-only=on,filename='
+                + self.disk())
+
+    def virtio_blk(self, *args, device=''):
+        """A virtio-blk with its queue at 1 MiB; the VM, it and the queue."""
+        vm = self.start(*args, *self.file(), '-device',
+                        'virtio-blk-pci,addr=4,disable-modern=on,drive=d' +
+                        device)
+        blk = LegacyVirtio(vm.qtest, 4 << 3, PORTS)
+        queue = blk.queue(0, MIB)
+        blk.ready()
+        return vm, blk, queue
+
+    @staticmethod
+    def read(queue, *buffers):
+        """Post a read of the first sectors to buffers of (addr, size)."""
+        queue.qtest.write(DRIVER, struct.pack('<IIQ', 0, 0, 0))
+        queue.qtest.write(DRIVER + PAGE, b'\xff')
+        queue.post((DRIVER, 16, False),
+                   *((addr, size, True) for addr, size in buffers),
+                   (DRIVER + PAGE, 1, True))
+
+    def status(self, vm):
+        """The status byte of the last request."""
+        return vm.qtest.get(1, DRIVER + PAGE)
+
+    def test_many_pieces(self):
+        """However much of a buffer is protected, the request ends."""
+        vm, _, queue = self.virtio_blk()
+        size = 64 * PAGE
+        for pages, piece, step in (64, PAGE, PAGE), (40, SUBPAGE, PAGE), \
+                                  (2, PAGE, 2 * PAGE), (32, PAGE, 2 * PAGE), \
+                                  (1024, SUBPAGE, 2 * SUBPAGE):
+            before = bytes(range(1, 256)) * (size // 255 + 1)
+            vm.qtest.write(self.TARGET, before[:size])
+            reply = vm.qmp('subpage-set-access', {
+                'regions': [{'addr': self.TARGET + i * step, 'size': piece,
+                             'access': 'read'} for i in range(pages)],
+                'action': 'discard'})
+            self.assertIn('return', reply)
+            self.violations(vm)
+            self.read(queue, (self.TARGET, size))
+            self.assertTrue(queue.wait(), (pages, piece))
+            self.assertEqual(self.status(vm), 1)
+            self.assertEqual(vm.qtest.read(self.TARGET, size), before[:size])
+            self.blamed(vm, self.TARGET, size, True, 'virtio-backend')
+            self.lifted(vm)
+            self.read(queue, (self.TARGET, size))
+            self.assertTrue(queue.wait())
+            self.assertEqual(self.status(vm), 0)
+            self.assertEqual(vm.qtest.read(self.TARGET, size), b'\xd5' * size)
+
+    def test_rng_pieces(self):
+        """A device without errors fills everything between the pieces."""
+        vm = self.start('-device', 'virtio-rng-pci,addr=4,disable-modern=on')
+        rng = LegacyVirtio(vm.qtest, 4 << 3, PORTS)
+        queue = rng.queue(0, MIB)
+        rng.ready()
+        size = 2 * PAGE
+        reply = vm.qmp('subpage-set-access', {
+            'regions': [{'addr': self.TARGET + i * 2 * SUBPAGE,
+                         'size': SUBPAGE, 'access': 'none'}
+                        for i in range(size // SUBPAGE // 2)],
+            'action': 'discard'})
+        self.assertIn('return', reply)
+        got = 0
+        while not got:
+            queue.post((self.TARGET, size, True))
+            self.assertTrue(queue.wait())
+            got = vm.qtest.get(4, queue.used + 8 + 8 * ((queue.posted - 1) %
+                                                        queue.size))
+        self.lifted(vm)
+        for at in range(0, got - SUBPAGE, 2 * SUBPAGE):
+            self.assertEqual(vm.qtest.read(self.TARGET + at, SUBPAGE),
+                             bytes(SUBPAGE))
+            self.assertNotEqual(
+                vm.qtest.read(self.TARGET + at + SUBPAGE, 16), bytes(16))
+
+    def test_too_much(self):
+        """Bounce buffers have a limit; then it is the device's error."""
+        vm, blk, queue = self.virtio_blk(device=',queue-size=256')
+        self.armed(vm, self.TARGET + MIB)
+        self.read(queue, *[(self.TARGET, 2 * MIB)] * 30)
+        self.assertTrue(queue.wait())
+        self.assertEqual(self.status(vm), 1)
+        self.violations(vm)
+        self.read(queue, *[(self.TARGET, 2 * MIB)] * 40)
+        self.assertFalse(queue.wait(1))
+        self.blamed(vm, self.TARGET + MIB, SUBPAGE, True, 'virtio-backend')
+        # A reset, and it works as before
+        blk.status(0)
+        vm.qtest.write(MIB, bytes(0x10000))
+        blk = LegacyVirtio(vm.qtest, 4 << 3, PORTS)
+        queue = blk.queue(0, MIB)
+        blk.ready()
+        for _ in range(5):
+            self.read(queue, *[(self.TARGET, 2 * MIB)] * 30)
+            self.assertTrue(queue.wait())
+            self.assertEqual(self.status(vm), 1)
+
+    def ide_read(self, vm):
+        """READ DMA, and the bus master is stopped at once."""
+        qtest = vm.qtest
+        PciDevice(qtest, 1 << 3 | 1, {4: PORTS}).config_write(2, 0x40, 0x8000)
+        qtest.write(DRIVER, struct.pack('<IHH', self.TARGET, 512, 0x8000))
+        qtest.out(4, PORTS + 4, DRIVER)
+        qtest.at_once(f'outb {PORTS + 2:#x} 6', f'outb {PORTS:#x} 8',
+                      'outb 0x1f6 0xe0', 'outb 0x1f2 1', 'outb 0x1f3 0',
+                      'outb 0x1f4 0', 'outb 0x1f5 0', 'outb 0x1f7 0xc8',
+                      f'outb {PORTS:#x} 9', f'outb {PORTS:#x} 0')
+
+    def test_ide_stopped(self):
+        """A refused transfer is drained like another."""
+        vm = self.start('-drive', 'if=ide,format=raw,file=' + self.disk())
+        for protected in False, True:
+            if protected:
+                vm.qtest.write(self.TARGET, bytes(512))
+                self.armed(vm, self.TARGET)
+            self.ide_read(vm)
+            self.assertEqual(vm.cmd('query-status')['status'], 'running')
+            self.assertEqual(vm.qtest.read(self.TARGET, 512),
+                             (b'\0' if protected else b'\xd5') * 512)
+        self.blamed(vm, self.TARGET, SUBPAGE, True, 'ide')
+
+    def test_ahci_reset(self):
+        """A refused transfer is cancelled like another."""
+        vm = self.start('-blockdev', 'driver=file,node-name=d,filename=' +
+                        self.disk(), '-device', 'ide-hd,drive=d,bus=ide.0',
+                        machine='q35')
+        qtest, port, table = vm.qtest, BAR + 0x100, DRIVER + 2 * PAGE
+        PciDevice(qtest, 0x1f << 3 | 2, {5: BAR})
+        qtest.put(4, BAR + 4, 1 << 31)
+        for register, value in ((0, DRIVER), (4, 0), (8, DRIVER + PAGE),
+                                (12, 0), (0x18, 0x11)):
+            qtest.put(4, port + register, value)
+        fis = bytes((0x27, 0x80, 0x25, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 1))
+        for protected in False, True:
+            if protected:
+                self.armed(vm, self.TARGET)
+            qtest.write(DRIVER, struct.pack('<HHIQ', 5, 1, 0, table))
+            qtest.write(table, fis.ljust(0x80, b'\0') +
+                        struct.pack('<QII', self.TARGET, 0, 511))
+            qtest.at_once(f'writel {port + 0x38:#x} 1',
+                          f'writel {port + 0x2c:#x} 1',
+                          f'writel {port + 0x2c:#x} 0')
+            self.assertEqual(vm.cmd('query-status')['status'], 'running')
+            qtest.put(4, port + 0x18, 0)
+            qtest.put(4, port + 0x18, 0x11)
+        self.blamed(vm, self.TARGET, SUBPAGE, True)
+
+    def test_error_policy(self):
+        """rerror=stop is not for what the guest brought about."""
+        vm = self.start('-blockdev', 'driver=file,node-name=file,filename=' +
+                        self.disk(), '-blockdev', 'driver=blkdebug,'
+                        'node-name=d,image=file,inject-error.0.event=none,'
+                        'inject-error.0.errno=5,'
+                        'inject-error.0.sector=8', '-device',
+                        'virtio-scsi-pci,addr=4,disable-legacy=on', '-device',
+                        'scsi-hd,drive=d,rerror=stop,werror=stop')
+        device = Modern(vm.qtest, 4 << 3, BAR)
+        queues = [device.queue(i, MIB + i * 0x10000) for i in range(3)]
+        device.ready()
+
+        def sector(number, addr):
+            cdb = struct.pack('>BBIBHB', 0x28, 0, number, 0, 1, 0)
+            vm.qtest.write(DRIVER, struct.pack('<8sQ3s32s', b'\1\0\x40',
+                                               1, b'', cdb))
+            vm.qtest.write(DRIVER + PAGE, b'\xff' * 108)
+            queues[2].post((DRIVER, 51, False), (DRIVER + PAGE, 108, True),
+                           (addr, 512, True))
+
+        # The first is told that the disk was reset
+        for status in 2, 0:
+            sector(0, self.TARGET)
+            self.assertTrue(queues[2].wait())
+            self.assertEqual(vm.qtest.get(1, DRIVER + PAGE + 10), status)
+        self.armed(vm, self.TARGET)
+        sector(0, self.TARGET)
+        self.assertTrue(queues[2].wait())
+        # CHECK CONDITION
+        self.assertEqual(vm.qtest.get(1, DRIVER + PAGE + 10), 2)
+        self.assertEqual(vm.cmd('query-status')['status'], 'running')
+        self.blamed(vm, self.TARGET, SUBPAGE, True)
+        # An error of the disk stops the VM as ever
+        sector(8, self.TARGET + PAGE)
+        self.until(lambda: vm.cmd('query-status')['status'] == 'io-error')
+
+    def test_iothread_drained(self):
+        """A ring in protected memory doesn't keep an iothread waiting."""
+        for how in 'stop', 'reset':
+            vm = self.start(
+                '-object', 'iothread,id=io', '-blockdev', 'driver=file,'
+                f'node-name=file,read-only=on,filename={self.disk()}',
+                '-object', 'throttle-group,id=slow,x-iops-total=10',
+                '-blockdev', 'driver=throttle,node-name=d,file=file,'
+                'read-only=on,throttle-group=slow', '-device', 'virtio-blk-pci,addr=4,'
+                'disable-modern=on,drive=d,iothread=io', name=how)
+            blk = LegacyVirtio(vm.qtest, 4 << 3, PORTS)
+            queue = blk.queue(0, MIB)
+            blk.ready()
+            self.read(queue, (self.TARGET, 512))
+            self.assertTrue(queue.wait())
+            self.armed(vm, queue.used)
+            for _ in range(5):
+                self.read(queue, (self.TARGET, 512))
+            if how == 'stop':
+                vm.cmd('stop')
+                self.assertEqual(vm.cmd('query-status')['status'], 'paused')
+            else:
+                blk.status(0)
+            self.blamed(vm, queue.used, SUBPAGE, True)
+            vm.shutdown()
+
+    def test_no_map(self):
+        """ramfb is given nothing, with the bounce buffers used up."""
+        vm = self.start('-device', 'ramfb', '-device',
+                        'virtio-balloon-pci,addr=4,disable-legacy=on')
+        qtest = vm.qtest
+
+        def fw_cfg(control, size, addr):
+            qtest.write(DRIVER, struct.pack('>IIQ', control, size, addr))
+            qtest.out(4, 0x514, 0)
+            qtest.out(4, 0x518, struct.unpack('<I', struct.pack(
+                '>I', DRIVER))[0])
+
+        at = DRIVER + PAGE
+        fw_cfg(0x19 << 16 | 8 | 2, 4, at)
+        count = struct.unpack('>I', qtest.read(at, 4))[0]
+        fw_cfg(2, 64 * count, at)
+        files = [struct.unpack('>IHH56s', qtest.read(at + 64 * i, 64))
+                 for i in range(count)]
+        key = next(f[1] for f in files if f[3].rstrip(b'\0') == b'etc/ramfb')
+        for protected in False, True:
+            surface = self.TARGET + protected * 8 * PAGE
+            qtest.write(at, struct.pack('>QIIIII', surface, 0x34325258, 0,
+                                        64, 64, 256))
+            if protected:
+                self.armed(vm, surface, 5 * PAGE, 'none')
+                # Of the statistics, held until the next
+                balloon = Balloon(qtest, 4 << 3, BAR)
+                queues = [balloon.queue(i, MIB + i * 0x10000)
+                          for i in range(3)]
+                balloon.ready()
+                queues[2].post((surface + 4 * PAGE, PAGE, False))
+            fw_cfg(key << 16 | 8 | 16, 28, at)
+            self.assertEqual(vm.cmd('query-status')['status'], 'running')
+
+
+if __name__ == '__main__':
+    GuardDeviceTest.main()
