@@ -22,6 +22,7 @@
 #include "guard/physmem.h"
 
 MemoryRegion guard_blocked_mr;
+bool guard_bounced;
 __thread int guard_debug_depth;
 
 /*
@@ -118,16 +119,38 @@ MemoryRegion *guard_filter_whole(MemoryRegion *mr, hwaddr *xlat, hwaddr len,
     return &guard_blocked_mr;
 }
 
+/*
+ * Whether nothing in a cache is protected, which holds for all that follows
+ * until another table is published.
+ */
+static bool guard_cache_all_clear(const MemoryRegionCache *cache,
+                                  ram_addr_t start)
+{
+    /* A cache is const to those who use it; to all of them this is the same */
+    uint64_t *seen = (uint64_t *)&cache->guard_seen;
+    uint64_t clear = guard_seen_clear(
+        qatomic_load_acquire(&guard_generation));
+    uint64_t now = qatomic_read(seen);
+
+    if (now != clear && now != clear - 1) {
+        /* This table, or one that is newer than the number */
+        now = guard_range_protected(start, cache->len) ? clear - 1 : clear;
+        qatomic_set(seen, now);
+    }
+    return now == clear;
+}
+
 bool guard_cache_clear(const MemoryRegionCache *cache, hwaddr addr,
                        hwaddr len, bool is_write)
 {
+    ram_addr_t start = memory_region_get_ram_addr(cache->mrs.mr) + cache->xlat;
     bool blocked = false;
 
-    if (GUARD_MUTANT(GUARD_HOOK_CACHE)) {
+    if (GUARD_MUTANT(GUARD_HOOK_CACHE) ||
+        guard_cache_all_clear(cache, start)) {
         return true;
     }
-    return guard_run(memory_region_get_ram_addr(cache->mrs.mr) + cache->xlat +
-                     addr, len, is_write, &blocked) == len && !blocked;
+    return guard_run(start + addr, len, is_write, &blocked) == len && !blocked;
 }
 
 bool guard_range_protected(ram_addr_t ram, uint64_t len)
@@ -229,6 +252,7 @@ MemoryRegion *guard_map_reported_slow(MemoryRegion *mr, hwaddr *xlat,
         guard_path_action(GUARD_PATH_DEVICE,
                           guard_range_action(*xlat, len, is_write)) !=
         GUARD_ACTION_REPORT) {
+        qatomic_set(&guard_bounced, true);
         return mr;
     }
     guard_phys_violation(*xlat, len, is_write, false, NULL);

@@ -10,6 +10,9 @@
 
 extern MemoryRegion guard_blocked_mr;
 
+/* Whether a device was ever given a bounce buffer in place of memory */
+extern bool guard_bounced;
+
 /* Thread-local: above 0 while a debugger's access is under way */
 extern __thread int guard_debug_depth;
 
@@ -191,27 +194,22 @@ static inline bool guard_may_discard(ram_addr_t ram, uint64_t len)
 /*
  * Live maps: see docs/devel/subpage.rst
  */
-void *guard_map_record(void *host, const void *who, ram_addr_t ram,
-                       hwaddr len, bool is_write);
+void *guard_map_record(void *host, const void *who, hwaddr len, bool is_write);
 void guard_map_forget(void *host, hwaddr len, bool is_write);
 
 /**
  * guard_mapped: address_space_map() is about to give away a host pointer
  * @host: the pointer
  * @as: address space that was asked
- * @mr: RAM
- * @xlat: offset in @mr
  * @plen: length; read after @host was evaluated
  * @is_write: whether the device may write there
  *
  * Called in an RCU critical section.  Returns: @host.
  */
 static inline void *guard_mapped(void *host, AddressSpace *as,
-                                 MemoryRegion *mr, hwaddr xlat,
                                  const hwaddr *plen, bool is_write)
 {
-    return guard_map_record(host, as, memory_region_get_ram_addr(mr) + xlat,
-                            *plen, is_write);
+    return guard_map_record(host, as, *plen, is_write);
 }
 
 /**
@@ -219,12 +217,11 @@ static inline void *guard_mapped(void *host, AddressSpace *as,
  */
 uint64_t guard_map_serial(void);
 
+/* A live map: whose, where, and for what */
 typedef struct GuardLiveMap {
-    void *host;
     const void *who;
     ram_addr_t ram;
     hwaddr len;
-    uint64_t serial;
     bool is_write;
 } GuardLiveMap;
 
@@ -235,7 +232,7 @@ typedef struct GuardLiveMap {
  * @serial: only maps up to this number
  * @map: set to what was found
  *
- * Returns: the change, or NULL.
+ * Called with the BQL held.  Returns: the change, or NULL.
  */
 const GuardChange *guard_map_conflict(const GuardChange *changes, size_t n,
                                       uint64_t serial, GuardLiveMap *map);
@@ -261,7 +258,8 @@ bool guard_iov_refused_slow(const struct iovec *iov, unsigned n);
  */
 static inline bool guard_iov_refused(const struct iovec *iov, unsigned n)
 {
-    return guard_active() && guard_iov_refused_slow(iov, n);
+    return guard_active() && qatomic_read(&guard_bounced) &&
+           guard_iov_refused_slow(iov, n);
 }
 
 #endif /* GUARD_PHYSMEM_H */
