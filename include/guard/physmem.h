@@ -5,6 +5,7 @@
 #ifndef GUARD_PHYSMEM_H
 #define GUARD_PHYSMEM_H
 
+#include "qemu/units.h"
 #include "guard/guard.h"
 #include "exec/memory.h"
 
@@ -121,6 +122,25 @@ static inline MemoryRegion *guard_map_reported(MemoryRegion *mr, hwaddr *xlat,
         return guard_map_reported_slow(mr, xlat, len, is_write);
     }
     return mr;
+}
+
+/*
+ * What all bounce buffers of an address space for protected memory may take:
+ * more than upstream's limit, which is there for device registers, so that a
+ * request of a common size does not fail for another reason than it has.
+ */
+#define GUARD_BOUNCE_MAX    (16 * MiB)
+
+/* How many bytes a bounce buffer for @mr may have */
+static inline size_t guard_bounce_room(const AddressSpace *as,
+                                       const MemoryRegion *mr, size_t used)
+{
+    size_t limit = as->max_bounce_buffer_size;
+
+    if (guard_is_blocked(mr)) {
+        limit = MAX(limit, GUARD_BOUNCE_MAX);
+    }
+    return limit > used ? limit - used : 0;
 }
 
 /* Around a debugger's page walk, which sees through protections */

@@ -179,6 +179,24 @@ class Ring(GuardDeviceTest):
         self.assertEqual(vm.qtest.read(self.TARGET, PAGE), bytes(PAGE))
         self.blamed(vm, 3 * MIB, SUBPAGE, False, 'virtio-backend')
 
+    def test_large(self):
+        """A request all of which is protected is as any other."""
+        vm, device = self.virtio(name='large')
+        queue = device.queue(0, MIB)
+        device.ready()
+        size, status = 64 * PAGE, 3 * MIB + PAGE
+        for _ in range(2):
+            self.read_sector(queue, self.TARGET, size)
+            self.assertTrue(queue.wait())
+            self.assertEqual(vm.qtest.get(1, status), 0)
+            vm.qtest.write(self.TARGET, bytes(size))
+            self.armed(vm, self.TARGET, size)
+            self.read_sector(queue, self.TARGET, size)
+            self.assertTrue(queue.wait())
+            self.assertEqual(vm.qtest.get(1, status), 1)
+            self.assertEqual(vm.qtest.read(self.TARGET, size), bytes(size))
+            self.lifted(vm)
+
     def test_rng(self):
         """A device that can't report errors leaves out what is protected."""
         vm = self.start('-device', 'virtio-rng-pci,addr=4,disable-modern=on')
