@@ -9,6 +9,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/main-loop.h"
 #include "qemu/thread.h"
 #include "exec/memory.h"
 #include "guard/devices.h"
@@ -16,163 +17,378 @@
 #include "guard/physmem.h"
 
 /*
- * A hash table by host pointer.  Every bucket has a lock of its own, since
- * iothreads map and unmap at a high rate.  Locks are leaves.
+ * Hash tables by host pointer: one of the threads that have the BQL, which
+ * need no lock for it, and one of all others, iothreads, where every bucket
+ * has a lock of its own.  A bucket has room for one map, mostly all that it
+ * needs; so what a map costs is a cache line.
+ *
+ * A map may end where it did not begin.  Who has the BQL can look into both
+ * tables; who has not and does not find a map in the other one leaves it
+ * to the next thread that has the BQL, as an orphan.
+ *
+ * All locks here are leaves.
  */
-#define GUARD_MAP_BUCKETS   1024
+#define GUARD_MAP_BITS      12
+#define GUARD_MAP_BUCKETS   (1U << GUARD_MAP_BITS)
+
+/* What is kept of a map; free if @host is NULL */
+typedef struct GuardMapSlot {
+    void *host;
+    const void *who;
+    hwaddr len;
+    uint64_t tag;               /* twice the serial number, 1 more to write */
+} GuardMapSlot;
 
 typedef struct GuardMapNode {
-    GuardLiveMap map;
+    GuardMapSlot slot;
     struct GuardMapNode *next;
 } GuardMapNode;
 
 typedef struct GuardMapBucket {
     QemuSpin lock;
-    GuardMapNode *first;
-} GuardMapBucket;
+    GuardMapSlot slot;
+    GuardMapNode *more;         /* what found the slot taken */
+} QEMU_ALIGNED(64) GuardMapBucket;
 
-static GuardMapBucket guard_maps[GUARD_MAP_BUCKETS];
+typedef struct GuardMapTable {
+    bool bql;                   /* protected by the BQL, not by locks */
+    GuardMapBucket buckets[GUARD_MAP_BUCKETS];
+} GuardMapTable;
 
-/* Starts at 1; 0 is no map's number */
-static uint64_t guard_maps_made;
+static GuardMapTable guard_maps_bql = { .bql = true };
+static GuardMapTable guard_maps_other;
+
+static QemuSpin guard_orphans_lock;
+static GuardMapNode *guard_orphans;
+
+/* The number that maps get; whoever wants to tell older ones moves it on */
+static uint64_t guard_maps_serial = 1;
 
 static void __attribute__((constructor)) guard_maps_init(void)
 {
     unsigned i;
 
     for (i = 0; i < GUARD_MAP_BUCKETS; i++) {
-        qemu_spin_init(&guard_maps[i].lock);
+        qemu_spin_init(&guard_maps_other.buckets[i].lock);
+    }
+    qemu_spin_init(&guard_orphans_lock);
+}
+
+static GuardMapTable *guard_map_table(void)
+{
+    return bql_locked() ? &guard_maps_bql : &guard_maps_other;
+}
+
+static GuardMapBucket *guard_map_bucket(GuardMapTable *t, const void *host)
+{
+    return &t->buckets[(uintptr_t)host * 0x9e3779b97f4a7c15ULL >>
+                       (64 - GUARD_MAP_BITS)];
+}
+
+static inline void guard_map_lock(GuardMapTable *t, GuardMapBucket *b)
+{
+    if (!t->bql) {
+        qemu_spin_lock(&b->lock);
     }
 }
 
-static GuardMapBucket *guard_map_bucket(const void *host)
+static inline void guard_map_unlock(GuardMapTable *t, GuardMapBucket *b)
 {
-    /* Buffers are multiples of a sector or of a descriptor, mostly */
-    return &guard_maps[((uintptr_t)host >> 4 ^ (uintptr_t)host >> 14) %
-                       GUARD_MAP_BUCKETS];
+    if (!t->bql) {
+        qemu_spin_unlock(&b->lock);
+    }
 }
 
-void *guard_map_record(void *host, const void *who, ram_addr_t ram,
-                       hwaddr len, bool is_write)
+/* May be wrong about what happens at the same time */
+static bool guard_map_empty(const GuardMapBucket *b)
 {
-    GuardMapBucket *b = guard_map_bucket(host);
+    return !qatomic_read(&b->slot.host) && !qatomic_read(&b->more);
+}
+
+/* @s->host comes last, for guard_map_empty() */
+static inline void guard_map_fill(GuardMapSlot *s, void *host, const void *who,
+                                  hwaddr len, bool is_write)
+{
+    s->who = guard_working_for() ?: who;
+    s->len = len;
+    s->tag = qatomic_read(&guard_maps_serial) * 2 + is_write;
+    qatomic_set(&s->host, host);
+}
+
+static inline bool guard_map_writes(const GuardMapSlot *s)
+{
+    return s->tag & 1;
+}
+
+static inline bool guard_map_is(const GuardMapSlot *s, const void *host,
+                                hwaddr len, bool is_write)
+{
+    return s->host == host && s->len == len && guard_map_writes(s) == is_write;
+}
+
+/*
+ * How well a map is what a device gives back: 3 in full, 2 the pointer,
+ * 1 a pointer inside, 0 not at all
+ */
+static unsigned guard_map_fits(const GuardMapSlot *s, const GuardMapSlot *m)
+{
+    if (guard_map_is(s, m->host, m->len, guard_map_writes(m))) {
+        return 3;
+    }
+    if (s->host == m->host) {
+        return 2;
+    }
+    return s->host && m->host > s->host &&
+           (uintptr_t)m->host - (uintptr_t)s->host < s->len;
+}
+
+/*
+ * Forget the map in a bucket that fits best, but not if it fits worse than
+ * @least.  Returns: whether there was one.
+ */
+static bool guard_map_take(GuardMapTable *t, GuardMapBucket *b,
+                           const GuardMapSlot *m, unsigned least)
+{
+    GuardMapNode **best = NULL;
+    GuardMapNode **p, *node = NULL;
+    unsigned fits, found;
+
+    guard_map_lock(t, b);
+    found = guard_map_fits(&b->slot, m);
+    for (p = &b->more; *p; p = &(*p)->next) {
+        fits = guard_map_fits(&(*p)->slot, m);
+        if (fits > found) {
+            found = fits;
+            best = p;
+        }
+    }
+    if (found < least) {
+        found = 0;
+    } else if (best) {
+        node = *best;
+        qatomic_set(best, node->next);
+    } else {
+        qatomic_set(&b->slot.host, NULL);
+    }
+    guard_map_unlock(t, b);
+    g_free(node);
+    return found;
+}
+
+static bool guard_map_take_same(GuardMapTable *t, const GuardMapSlot *m,
+                                unsigned least)
+{
+    return guard_map_take(t, guard_map_bucket(t, m->host), m, least);
+}
+
+/* A device that moved its pointer: no one knows which bucket it is in. */
+static bool guard_map_take_inside(GuardMapTable *t, const GuardMapSlot *m)
+{
+    bool found = false;
+    unsigned i;
+
+    for (i = 0; !found && i < GUARD_MAP_BUCKETS; i++) {
+        if (!guard_map_empty(&t->buckets[i])) {
+            found = guard_map_take(t, &t->buckets[i], m, 1);
+        }
+    }
+    return found;
+}
+
+/* Called with the BQL held. */
+static void guard_map_search(const GuardMapSlot *m)
+{
+    (void)(guard_map_take_same(&guard_maps_bql, m, 3) ||
+           guard_map_take_same(&guard_maps_other, m, 3) ||
+           guard_map_take_same(&guard_maps_bql, m, 2) ||
+           guard_map_take_same(&guard_maps_other, m, 2) ||
+           guard_map_take_inside(&guard_maps_bql, m) ||
+           guard_map_take_inside(&guard_maps_other, m));
+}
+
+/* Called with the BQL held. */
+static void guard_map_bury_orphans(void)
+{
+    GuardMapNode *node, *next;
+
+    qemu_spin_lock(&guard_orphans_lock);
+    next = guard_orphans;
+    qatomic_set(&guard_orphans, NULL);
+    qemu_spin_unlock(&guard_orphans_lock);
+    while ((node = next)) {
+        next = node->next;
+        guard_map_search(&node->slot);
+        g_free(node);
+    }
+}
+
+/*
+ * The map is one that was made with the BQL held, when orphans are buried; so
+ * there are never more of them than such maps.
+ */
+static void guard_map_orphan(const GuardMapSlot *m)
+{
+    GuardMapNode *node = g_new(GuardMapNode, 1);
+
+    node->slot = *m;
+    qemu_spin_lock(&guard_orphans_lock);
+    node->next = guard_orphans;
+    qatomic_set(&guard_orphans, node);
+    qemu_spin_unlock(&guard_orphans_lock);
+}
+
+static void __attribute__((cold, noinline))
+guard_map_record_slow(void *host, const void *who, hwaddr len, bool is_write)
+{
+    GuardMapTable *t = guard_map_table();
+    GuardMapBucket *b = guard_map_bucket(t, host);
     GuardMapNode *node;
+    bool taken;
+
+    if (t->bql && qatomic_read(&guard_orphans)) {
+        guard_map_bury_orphans();
+    }
+    guard_map_lock(t, b);
+    taken = b->slot.host;
+    if (!taken) {
+        guard_map_fill(&b->slot, host, who, len, is_write);
+    }
+    guard_map_unlock(t, b);
+    if (!taken) {
+        return;
+    }
+
+    node = g_new(GuardMapNode, 1);
+    guard_map_fill(&node->slot, host, who, len, is_write);
+    guard_map_lock(t, b);
+    node->next = b->more;
+    qatomic_set(&b->more, node);
+    guard_map_unlock(t, b);
+}
+
+void *guard_map_record(void *host, const void *who, hwaddr len, bool is_write)
+{
+    GuardMapSlot *s = &guard_map_bucket(&guard_maps_bql, host)->slot;
 
     if (!host || GUARD_MUTANT(GUARD_HOOK_MAP_RECORD)) {
         return host;
     }
-    node = g_new(GuardMapNode, 1);
-    node->map = (GuardLiveMap) {
-        .host = host,
-        .who = guard_working_for() ?: who,
-        .ram = ram,
-        .len = len,
-        .serial = qatomic_fetch_inc(&guard_maps_made) + 1,
-        .is_write = is_write,
-    };
-    qemu_spin_lock(&b->lock);
-    node->next = b->first;
-    b->first = node;
-    qemu_spin_unlock(&b->lock);
+    if (likely(bql_locked()) && likely(!s->host) &&
+        likely(!qatomic_read(&guard_orphans))) {
+        guard_map_fill(s, host, who, len, is_write);
+    } else {
+        guard_map_record_slow(host, who, len, is_write);
+    }
     return host;
 }
 
-/* Take a map out of a bucket: the one that fits best, NULL if none does. */
-static GuardMapNode *guard_map_take(GuardMapBucket *b, void *host, hwaddr len,
-                                    bool is_write, bool inside)
+static void __attribute__((cold, noinline))
+guard_map_forget_slow(void *host, hwaddr len, bool is_write)
 {
-    GuardMapNode **best = NULL;
-    GuardMapNode **p, *node = NULL;
+    const GuardMapSlot m = { .host = host, .len = len, .tag = is_write };
 
-    qemu_spin_lock(&b->lock);
-    for (p = &b->first; *p; p = &(*p)->next) {
-        GuardLiveMap *m = &(*p)->map;
-
-        if (m->host == host) {
-            best = p;
-            if (m->len == len && m->is_write == is_write) {
-                break;
-            }
-        } else if (inside && !best && host > m->host &&
-                   (uintptr_t)host - (uintptr_t)m->host < m->len) {
-            best = p;
-        }
+    if (bql_locked()) {
+        guard_map_search(&m);
+    } else if (!guard_map_take_same(&guard_maps_other, &m, 2)) {
+        guard_map_orphan(&m);
     }
-    if (best) {
-        node = *best;
-        *best = node->next;
-    }
-    qemu_spin_unlock(&b->lock);
-    return node;
 }
 
 void guard_map_forget(void *host, hwaddr len, bool is_write)
 {
-    GuardMapNode *node = guard_map_take(guard_map_bucket(host), host, len,
-                                        is_write, false);
-    unsigned i;
+    GuardMapSlot *s = &guard_map_bucket(&guard_maps_bql, host)->slot;
 
-    /* A device that moved its pointer: no one knows which bucket it is in */
-    for (i = 0; !node && i < GUARD_MAP_BUCKETS; i++) {
-        if (qatomic_read(&guard_maps[i].first)) {
-            node = guard_map_take(&guard_maps[i], host, len, is_write, true);
-        }
+    if (likely(bql_locked()) && likely(guard_map_is(s, host, len, is_write))) {
+        qatomic_set(&s->host, NULL);
+    } else {
+        guard_map_forget_slow(host, len, is_write);
     }
-    g_free(node);
 }
 
 uint64_t guard_map_serial(void)
 {
-    return qatomic_read(&guard_maps_made);
+    return qatomic_fetch_inc(&guard_maps_serial);
 }
 
 /* The change that a map is in the way of, or NULL */
-static const GuardChange *guard_map_meets(const GuardLiveMap *m,
-                                          const GuardChange *changes, size_t n)
+static const GuardChange *guard_map_meets(const GuardMapSlot *s,
+                                          const GuardChange *changes, size_t n,
+                                          GuardLiveMap *map)
 {
-    ram_addr_t last = m->ram + m->len - 1;
     size_t low = 0;
     size_t high = n;
+    ram_addr_t last;
 
+    *map = (GuardLiveMap) {
+        .who = s->who,
+        .ram = qemu_ram_addr_from_host(s->host),
+        .len = s->len,
+        .is_write = guard_map_writes(s),
+    };
+    if (map->ram == RAM_ADDR_INVALID) {
+        return NULL;
+    }
+    last = map->ram + map->len - 1;
     while (low < high) {
         size_t mid = low + (high - low) / 2;
 
-        if (changes[mid].last < m->ram) {
+        if (changes[mid].last < map->ram) {
             low = mid + 1;
         } else {
             high = mid;
         }
     }
     for (; low < n && changes[low].start <= last; low++) {
-        if (m->is_write ? changes[low].nowrite : changes[low].noread) {
+        if (map->is_write ? changes[low].nowrite : changes[low].noread) {
             return &changes[low];
         }
     }
     return NULL;
 }
 
+static const GuardChange *guard_map_table_conflict(GuardMapTable *t,
+                                                   const GuardChange *changes,
+                                                   size_t n, uint64_t serial,
+                                                   GuardLiveMap *map)
+{
+    const GuardChange *found = NULL;
+    unsigned i;
+
+    for (i = 0; i < GUARD_MAP_BUCKETS && !found; i++) {
+        GuardMapBucket *b = &t->buckets[i];
+        const GuardMapSlot *s = &b->slot;
+        const GuardMapNode *node;
+
+        if (guard_map_empty(b)) {
+            continue;
+        }
+        guard_map_lock(t, b);
+        node = b->more;
+        while (true) {
+            if (s->host && s->len && s->tag / 2 <= serial) {
+                found = guard_map_meets(s, changes, n, map);
+            }
+            if (found || !node) {
+                break;
+            }
+            s = &node->slot;
+            node = node->next;
+        }
+        guard_map_unlock(t, b);
+    }
+    return found;
+}
+
 const GuardChange *guard_map_conflict(const GuardChange *changes, size_t n,
                                       uint64_t serial, GuardLiveMap *map)
 {
-    const GuardChange *found = NULL;
-    GuardMapNode *node;
-    unsigned i;
+    const GuardChange *c;
 
     if (GUARD_MUTANT(GUARD_HOOK_MAP_WAIT)) {
         return NULL;
     }
-    for (i = 0; i < GUARD_MAP_BUCKETS && !found; i++) {
-        if (!qatomic_read(&guard_maps[i].first)) {
-            continue;
-        }
-        qemu_spin_lock(&guard_maps[i].lock);
-        for (node = guard_maps[i].first; node && !found; node = node->next) {
-            if (node->map.len && node->map.serial <= serial) {
-                found = guard_map_meets(&node->map, changes, n);
-                *map = node->map;
-            }
-        }
-        qemu_spin_unlock(&guard_maps[i].lock);
-    }
-    return found;
+    guard_map_bury_orphans();
+    c = guard_map_table_conflict(&guard_maps_bql, changes, n, serial, map);
+    return c ?: guard_map_table_conflict(&guard_maps_other, changes, n, serial,
+                                         map);
 }

@@ -14,6 +14,7 @@
 #include "exec/memory.h"
 #include "exec/ramblock.h"
 #include "hw/core/cpu.h"
+#include "hw/virtio/virtio.h"
 #include "system/dma.h"
 #include "system/runstate.h"
 #include "guard/cpu.h"
@@ -22,7 +23,11 @@
 #include "guard/physmem.h"
 
 MemoryRegion guard_blocked_mr;
+bool guard_bounced;
 __thread int guard_debug_depth;
+
+/* The accesses of this thread are told of elsewhere */
+static __thread bool guard_told;
 
 /*
  * An access of no more than this is one access of an instruction or a device
@@ -118,16 +123,38 @@ MemoryRegion *guard_filter_whole(MemoryRegion *mr, hwaddr *xlat, hwaddr len,
     return &guard_blocked_mr;
 }
 
+/*
+ * Whether nothing in a cache is protected, which holds for all that follows
+ * until another table is published.
+ */
+static bool guard_cache_all_clear(const MemoryRegionCache *cache,
+                                  ram_addr_t start)
+{
+    /* A cache is const to those who use it; to all of them this is the same */
+    uint64_t *seen = (uint64_t *)&cache->guard_seen;
+    uint64_t clear = guard_seen_clear(
+        qatomic_load_acquire(&guard_generation));
+    uint64_t now = qatomic_read(seen);
+
+    if (now != clear && now != clear - 1) {
+        /* This table, or one that is newer than the number */
+        now = guard_range_protected(start, cache->len) ? clear - 1 : clear;
+        qatomic_set(seen, now);
+    }
+    return now == clear;
+}
+
 bool guard_cache_clear(const MemoryRegionCache *cache, hwaddr addr,
                        hwaddr len, bool is_write)
 {
+    ram_addr_t start = memory_region_get_ram_addr(cache->mrs.mr) + cache->xlat;
     bool blocked = false;
 
-    if (GUARD_MUTANT(GUARD_HOOK_CACHE)) {
+    if (GUARD_MUTANT(GUARD_HOOK_CACHE) ||
+        guard_cache_all_clear(cache, start)) {
         return true;
     }
-    return guard_run(memory_region_get_ram_addr(cache->mrs.mr) + cache->xlat +
-                     addr, len, is_write, &blocked) == len && !blocked;
+    return guard_run(start + addr, len, is_write, &blocked) == len && !blocked;
 }
 
 bool guard_range_protected(ram_addr_t ram, uint64_t len)
@@ -201,7 +228,7 @@ static bool guard_phys_violation(ram_addr_t ram, hwaddr len, bool is_write,
         .who = guard_noted(),
     };
 
-    if (by_cpu && guard_state_seen(current_cpu, ram, is_write)) {
+    if (by_cpu ? guard_state_seen(current_cpu, ram, is_write) : guard_told) {
         return guard_path_action(v.path,
                                  guard_range_action(ram, len, is_write)) ==
                GUARD_ACTION_REPORT;
@@ -245,7 +272,7 @@ void guard_map_tell(ram_addr_t ram, hwaddr len, bool is_write)
     }
 }
 
-void guard_map_fill(ram_addr_t ram, void *buf, hwaddr len)
+void guard_map_copy(ram_addr_t ram, void *buf, hwaddr len)
 {
     while (len) {
         bool blocked = false;
@@ -412,6 +439,51 @@ bool guard_may_read(MemoryRegion *mr, hwaddr offset, unsigned len, Object *dev)
     return guard_phys_violation(ram, len, false, false, path);
 }
 
+/*
+ * Whether what an access by a list violates is told of by others.  RAM only:
+ * an access to a device may make that one access memory.
+ */
+static bool guard_sg_told(const QEMUSGList *sg, hwaddr addr, hwaddr len,
+                          bool is_write)
+{
+    hwaddr l = len;
+    hwaddr xlat;
+    MemoryRegion *mr;
+
+    if (!guard_active() ||
+        !object_dynamic_cast(OBJECT(sg->dev), TYPE_VIRTIO_DEVICE)) {
+        return false;
+    }
+    RCU_READ_LOCK_GUARD();
+    mr = address_space_translate(sg->as, addr, &xlat, &l, is_write,
+                                 GUARD_UNFILTERED);
+    return memory_region_is_ram(mr) && l == len;
+}
+
+void *guard_sg_map(QEMUSGList *sg, dma_addr_t addr, dma_addr_t *len,
+                   DMADirection dir)
+{
+    void *host;
+
+    guard_told = guard_sg_told(sg, addr, *len,
+                               dir == DMA_DIRECTION_FROM_DEVICE);
+    host = dma_memory_map(sg->as, addr, len, dir, MEMTXATTRS_UNSPECIFIED);
+    guard_told = false;
+    return host;
+}
+
+MemTxResult guard_sg_rw(QEMUSGList *sg, dma_addr_t addr, void *buf,
+                        dma_addr_t len, DMADirection dir, MemTxAttrs attrs)
+{
+    MemTxResult r;
+
+    guard_told = guard_sg_told(sg, addr, len,
+                               dir == DMA_DIRECTION_FROM_DEVICE);
+    r = dma_memory_rw(sg->as, addr, buf, len, dir, attrs);
+    guard_told = false;
+    return r;
+}
+
 bool guard_sg_refused(QEMUSGList *sg, bool is_write)
 {
     int i;
@@ -436,7 +508,9 @@ bool guard_sg_refused(QEMUSGList *sg, bool is_write)
                 guard_path_action(GUARD_PATH_DEVICE,
                                   guard_range_action(xlat, len, is_write)) !=
                 GUARD_ACTION_REPORT) {
+                guard_told = guard_sg_told(sg, addr, len, is_write);
                 guard_phys_violation(xlat, len, is_write, false, NULL);
+                guard_told = false;
                 return true;
             }
             if (!len) {

@@ -25,6 +25,7 @@
 #include "guard/resolve.h"
 
 bool guard_on;
+uint64_t guard_generation;
 
 /*
  * Serializes writers of guard_table.  Order of locks: BQL, guard_lock; RCU
@@ -43,6 +44,8 @@ static void guard_publish(GuardTable *t)
     GuardTable *old = guard_table;
 
     qatomic_rcu_set(&guard_table, t);
+    /* Who sees the number sees the table, or a later one */
+    qatomic_store_release(&guard_generation, guard_generation + 1);
     /*
      * Whoever sees guard_on sees a table that was published before.  Who
      * still sees the old values is dealt with by guard_tcg_sync().

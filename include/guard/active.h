@@ -9,6 +9,9 @@
 /* Whether anything is protected.  Changes only with guard_table. */
 extern bool guard_on;
 
+/* How many tables were published.  Goes up when one has been. */
+extern uint64_t guard_generation;
+
 static inline bool guard_active(void)
 {
     return unlikely(qatomic_read(&guard_on));

@@ -3,9 +3,18 @@
  * Sub-page protection: MemoryRegionCache.  Part of exec/memory.h.
  */
 
-/* Whether no byte of a range of cached RAM is blocked */
+/* Whether no byte of a range of cached RAM is blocked, by the table */
 bool guard_cache_clear(const MemoryRegionCache *cache, hwaddr addr,
                        hwaddr len, bool is_write);
+
+/*
+ * What MemoryRegionCache.guard_seen holds while no byte of the cache is
+ * protected by the table that is in force, or one published since
+ */
+static inline uint64_t guard_seen_clear(uint64_t generation)
+{
+    return generation * 2 + 1;
+}
 
 /**
  * guard_cache_direct: whether a cache's pointer may be used for an access
@@ -16,11 +25,15 @@ bool guard_cache_clear(const MemoryRegionCache *cache, hwaddr addr,
  *
  * Called in an RCU critical section.  The cache keeps its pointer while
  * memory is protected; each access asks instead, so that there is no moment
- * at which an old cache is in use.
+ * at which an old cache is in use.  It asks the table once for the whole
+ * cache, and for each access if some of it is protected.
  */
 static inline bool guard_cache_direct(const MemoryRegionCache *cache,
                                       hwaddr addr, hwaddr len, bool is_write)
 {
     return likely(cache->ptr) &&
-           (!guard_active() || guard_cache_clear(cache, addr, len, is_write));
+           (!guard_active() ||
+            qatomic_read(&cache->guard_seen) ==
+            guard_seen_clear(qatomic_read(&guard_generation)) ||
+            guard_cache_clear(cache, addr, len, is_write));
 }

@@ -5,10 +5,14 @@
 #ifndef GUARD_PHYSMEM_H
 #define GUARD_PHYSMEM_H
 
+#include "qemu/units.h"
 #include "guard/guard.h"
 #include "exec/memory.h"
 
 extern MemoryRegion guard_blocked_mr;
+
+/* Whether guard_map_whole() ever gave a bounce buffer in place of memory */
+extern bool guard_bounced;
 
 /* Thread-local: above 0 while a debugger's access is under way */
 extern __thread int guard_debug_depth;
@@ -120,6 +124,25 @@ static inline MemoryRegion *guard_map_reported(MemoryRegion *mr, hwaddr *xlat,
     return mr;
 }
 
+/*
+ * What all bounce buffers of an address space for protected memory may take:
+ * more than upstream's limit, which is there for device registers, so that a
+ * request of a common size does not fail for another reason than it has.
+ */
+#define GUARD_BOUNCE_MAX    (16 * MiB)
+
+/* How many bytes a bounce buffer for @mr may have */
+static inline size_t guard_bounce_room(const AddressSpace *as,
+                                       const MemoryRegion *mr, size_t used)
+{
+    size_t limit = as->max_bounce_buffer_size;
+
+    if (guard_is_blocked(mr)) {
+        limit = MAX(limit, GUARD_BOUNCE_MAX);
+    }
+    return limit > used ? limit - used : 0;
+}
+
 /* Around a debugger's page walk, which sees through protections */
 static inline void guard_debug_begin(void)
 {
@@ -191,27 +214,22 @@ static inline bool guard_may_discard(ram_addr_t ram, uint64_t len)
 /*
  * Live maps: see docs/devel/subpage.rst
  */
-void *guard_map_record(void *host, const void *who, ram_addr_t ram,
-                       hwaddr len, bool is_write);
+void *guard_map_record(void *host, const void *who, hwaddr len, bool is_write);
 void guard_map_forget(void *host, hwaddr len, bool is_write);
 
 /**
  * guard_mapped: address_space_map() is about to give away a host pointer
  * @host: the pointer
  * @as: address space that was asked
- * @mr: RAM
- * @xlat: offset in @mr
  * @plen: length; read after @host was evaluated
  * @is_write: whether the device may write there
  *
  * Called in an RCU critical section.  Returns: @host.
  */
 static inline void *guard_mapped(void *host, AddressSpace *as,
-                                 MemoryRegion *mr, hwaddr xlat,
                                  const hwaddr *plen, bool is_write)
 {
-    return guard_map_record(host, as, memory_region_get_ram_addr(mr) + xlat,
-                            *plen, is_write);
+    return guard_map_record(host, as, *plen, is_write);
 }
 
 /**
@@ -219,12 +237,11 @@ static inline void *guard_mapped(void *host, AddressSpace *as,
  */
 uint64_t guard_map_serial(void);
 
+/* A live map: whose, where, and for what */
 typedef struct GuardLiveMap {
-    void *host;
     const void *who;
     ram_addr_t ram;
     hwaddr len;
-    uint64_t serial;
     bool is_write;
 } GuardLiveMap;
 
@@ -235,7 +252,7 @@ typedef struct GuardLiveMap {
  * @serial: only maps up to this number
  * @map: set to what was found
  *
- * Returns: the change, or NULL.
+ * Called with the BQL held.  Returns: the change, or NULL.
  */
 const GuardChange *guard_map_conflict(const GuardChange *changes, size_t n,
                                       uint64_t serial, GuardLiveMap *map);
@@ -254,10 +271,10 @@ GuardMapKind guard_map_kind(ram_addr_t ram, hwaddr len, bool is_write);
 void guard_map_tell(ram_addr_t ram, hwaddr len, bool is_write);
 
 /* Read a range without an event; what can't be read is zero */
-void guard_map_fill(ram_addr_t ram, void *buf, hwaddr len);
+void guard_map_copy(ram_addr_t ram, void *buf, hwaddr len);
 
 /* Bytes that the bounce buffers of guard_map_whole() can take in all */
-#define GUARD_WHOLE_MAX     (64u << 20)
+#define GUARD_WHOLE_MAX     (64 * MiB)
 
 /**
  * guard_map_whole: map guest memory for a virtio device
@@ -283,7 +300,8 @@ bool guard_iov_refused_slow(const struct iovec *iov, unsigned n);
  */
 static inline bool guard_iov_refused(const struct iovec *iov, unsigned n)
 {
-    return guard_active() && guard_iov_refused_slow(iov, n);
+    return guard_active() && qatomic_read(&guard_bounced) &&
+           guard_iov_refused_slow(iov, n);
 }
 
 #endif /* GUARD_PHYSMEM_H */

@@ -92,7 +92,8 @@ VARIANTS = {
     'off': Variant(PATCHED, TCG),
     'xo': Variant(PATCHED, ('-accel', 'tcg', '-cpu', 'max,+xo')),
     # The action is one that would be noticed.
-    'armed': Variant(PATCHED, TCG, scattered(UNUSED, 512), 'report', True),
+    'armed': Variant(PATCHED, TCG, scattered(UNUSED, 512), 'report',
+                     untouched=True),
     'guarded': Variant(PATCHED, TCG, ONE, 'discard'),
     'guarded-mttcg': Variant(PATCHED, MTTCG, ONE, 'discard'),
     'symbol': Variant(PATCHED, TCG, symbol='modprobe_path'),
@@ -107,9 +108,9 @@ VARIANTS = {
     'devices-stock': Variant(STOCK, DEVICES),
     'devices': Variant(PATCHED, DEVICES),
     'devices-1000': Variant(PATCHED, DEVICES, scattered(128 * MIB, 1000),
-                            'fault', True),
+                            'fault', untouched=True),
     'devices-100000': Variant(PATCHED, DEVICES, scattered(128 * MIB, MANY),
-                              'fault', True),
+                              'fault', untouched=True),
 }
 
 

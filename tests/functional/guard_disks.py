@@ -437,5 +437,49 @@ class Megasas(PciPath):
         return context + [(addr + 3, 1, True), (addr + 2, 1, True)]
 
 
+class Pvscsi(DiskPath, PciPath):
+    """A disk at VMware's SCSI controller."""
+
+    name = 'pvscsi'
+    through = 'dma_blk_io(): dma_memory_map(), SCSI on pvscsi'
+    args = ('-device', 'pvscsi,addr=4,id=dut',
+            '-device', 'scsi-hd,bus=dut.0,drive=d,scsi-id=0')
+    who = 'dut'
+    STATE, REQUESTS, ENDS = (DRIVER + i * PAGE for i in range(3))
+
+    def reset(self):
+        """From reset to rings of a page each."""
+        for page in self.STATE, self.REQUESTS, self.ENDS:
+            self.qtest.write(page, bytes(PAGE))
+        self.put(4, 0, 1)
+        self.put(4, 0, 3)
+        setup = struct.pack('<IIQ', 1, 1, self.STATE // PAGE)
+        for page in self.REQUESTS, self.ENDS:
+            setup += struct.pack('<Q', page // PAGE) + bytes(31 * 8)
+        for (word,) in struct.iter_unpack('<I', setup):
+            self.put(4, 4, word)
+
+    def scsi(self, number, command, addr=0, size=0, to_disk=False):
+        """One command, of that number since reset; does it succeed?"""
+        flags = (16 if to_disk else 8) if size else 4
+        self.qtest.write(self.REQUESTS + 128 * number, struct.pack(
+            '<QQQQII16sB8s4B', 7, addr, size, 0, 0, flags, command,
+            len(command), bytes(8), 0x20, 0, 0, 0))
+        self.qtest.put(4, self.STATE, number + 1)
+        self.put(4, 0x4018, 0)
+        self.under_way()
+        self.need(lambda: self.qtest.get(4, self.STATE + 12) == number + 1)
+        return not self.qtest.get(4, self.ENDS + 32 * number + 20)
+
+    def transfer(self, addr, to_disk):
+        """Hear of the reset; then READ(10) or WRITE(10)."""
+        self.reset()
+        self.scsi(0, bytes(6))
+        command = struct.pack('>BBIBHB', 0x2a if to_disk else 0x28, 0,
+                              self.sector if to_disk else 0, 0,
+                              self.size // 512, 0)
+        return self.scsi(1, command, addr, self.size, to_disk)
+
+
 PATHS = (Ide, Ahci, AhciPio, Nvme, NvmeIdentify, NvmeQueue, NvmeMsix, Sd,
-         SdAdma, Floppy, Lsi, Megasas)
+         SdAdma, Floppy, Lsi, Megasas, Pvscsi)

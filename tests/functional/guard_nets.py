@@ -154,6 +154,76 @@ class E1000e(E1000):
     through = 'pci_dma_write(); pci_dma_map(), net_tx_pkt'
 
 
+class Igb(E1000):
+    """An igb, which maps what it sends."""
+
+    name = model = 'igb'
+    through = E1000e.through
+    machine = 'q35'
+
+    def setup(self):
+        """As for an e1000; link and queues are switched on as well."""
+        super().setup()
+        # Negotiate, by the PHY's first register
+        self.put(4, 0x20, 1 << 26 | 1 << 21 | 0x1200)
+        self.need(lambda: self.get(4, 8) & 2)
+        self.put(4, 0xc028, 1 << 25)
+        self.put(4, 0xe028, 1 << 25)
+
+
+class Vmxnet3(NetPath):
+    """A vmxnet3, which maps what it sends."""
+
+    name = model = 'vmxnet3'
+    through = E1000e.through
+    bars = {0: BAR, 1: BAR + 0x1000}
+    # What it shares with its driver, and rings of 8 descriptors
+    SHARED, QUEUES, TX, TX_DONE, RX, RX_DONE = (
+        DRIVER + i * PAGE for i in range(6))
+
+    def activate(self):
+        """From reset: receive everything."""
+        write = self.qtest.write
+        for base in self.TX, self.TX_DONE, self.RX, self.RX_DONE:
+            write(base, bytes(PAGE))
+        write(self.SHARED, bytes(PAGE))
+        write(self.SHARED, struct.pack('<I', 0xbabefee1))
+        write(self.SHARED + 40, struct.pack('<QIIIHBB', self.QUEUES, 0, 512,
+                                            1500, 1, 1, 1))
+        write(self.SHARED + 80, bytes((1, 1, 0)))
+        write(self.SHARED + 120, struct.pack('<I', 0x1f))
+        write(self.QUEUES, bytes(512))
+        write(self.QUEUES + 16, struct.pack(
+            '<QQQQQIII', self.TX, 0, self.TX_DONE, 0, 0, 8, 0, 8))
+        write(self.QUEUES + 256 + 16, struct.pack(
+            '<QQQQQIII', self.RX, 0, self.RX_DONE, 0, 0, 8, 0, 8))
+        self.put(4, 0x1020, 0xcafe0002)
+        self.put(4, 0x1010, self.SHARED)
+        self.put(4, 0x1018, 0)
+        self.put(4, 0x1020, 0xcafe0000)
+
+    def done(self, ring):
+        """The first descriptor's end."""
+        self.need(lambda: self.qtest.get(4, ring + 12) >> 31)
+
+    def write(self, addr):
+        """One frame."""
+        self.activate()
+        self.qtest.write(self.RX, struct.pack('<QII', addr, PAGE | 1 << 31, 0))
+        self.arrive()
+        self.done(self.RX_DONE)
+        return True
+
+    def read(self, addr):
+        """One frame."""
+        self.activate()
+        self.qtest.write(self.TX, struct.pack('<QII', addr,
+                                              self.size | 1 << 14, 3 << 12))
+        self.put(4, 0x600, 1)
+        self.done(self.TX_DONE)
+        return self.sent()
+
+
 class Rtl8139(NetPath):
     """An rtl8139: a ring of bytes."""
 
@@ -184,4 +254,4 @@ class Rtl8139(NetPath):
         return self.sent()
 
 
-PATHS = (E1000, E1000Ring, E1000e, Rtl8139)
+PATHS = (E1000, E1000Ring, E1000e, Igb, Vmxnet3, Rtl8139)

@@ -225,14 +225,6 @@ class VirtioScsi(DiskPath, VirtioPath):
         return self.scsi(self.sectors(to_disk),
                          (addr, self.size, not to_disk), to_disk=to_disk)
 
-    def write_events(self, *args):
-        """The queue maps the buffer, and the disk does it again."""
-        return super().write_events(*args) * 2
-
-    def read_events(self, *args):
-        """The same."""
-        return super().read_events(*args) * 2
-
 
 class VirtioScsiResponse(VirtioScsi):
     """What virtio-scsi answers; it can't tell of an error there."""
@@ -255,10 +247,6 @@ class VirtioScsiResponse(VirtioScsi):
         """TEST UNIT READY."""
         self.scsi(bytes(6), response=addr)
         return True
-
-    def write_events(self, *args):
-        """Of the queue alone."""
-        return super().write_events(*args)[:1]
 
 
 class Virtio9p(VirtioPath):

@@ -14,6 +14,7 @@ import threading
 
 from guard_qtest import (GuardDeviceTest, LegacyVirtio, MIB, ModernVirtio,
                          PAGE, PciDevice, SUBPAGE)
+from guard_virtio import Modern
 
 EDU = 0xfe000000
 HBA = 0xfe200000
@@ -178,6 +179,24 @@ class Ring(GuardDeviceTest):
         self.assertEqual(vm.qtest.get(1, 3 * MIB + PAGE), 1)
         self.assertEqual(vm.qtest.read(self.TARGET, PAGE), bytes(PAGE))
         self.blamed(vm, 3 * MIB, SUBPAGE, False, 'virtio-backend')
+
+    def test_large(self):
+        """A request all of which is protected is as any other."""
+        vm, device = self.virtio(name='large')
+        queue = device.queue(0, MIB)
+        device.ready()
+        size, status = 64 * PAGE, 3 * MIB + PAGE
+        for _ in range(2):
+            self.read_sector(queue, self.TARGET, size)
+            self.assertTrue(queue.wait())
+            self.assertEqual(vm.qtest.get(1, status), 0)
+            vm.qtest.write(self.TARGET, bytes(size))
+            self.armed(vm, self.TARGET, size)
+            self.read_sector(queue, self.TARGET, size)
+            self.assertTrue(queue.wait())
+            self.assertEqual(vm.qtest.get(1, status), 1)
+            self.assertEqual(vm.qtest.read(self.TARGET, size), bytes(size))
+            self.lifted(vm)
 
     def test_rng(self):
         """A device that can't report errors leaves out what is protected."""
@@ -506,6 +525,38 @@ class Discard(GuardDeviceTest):
         self.assertEqual(vm.qtest.read(other, PAGE), b'\x77' * PAGE)
         self.assertEqual(inflate(self.TARGET), bytes(PAGE))
 
+    def test_virtio_mem(self):
+        """virtio-mem does not take away a block that is protected."""
+        vm = self.start('-m', '64M,maxmem=1G', '-object',
+                        'memory-backend-ram,id=m,size=64M', '-device',
+                        'virtio-mem-pci,memdev=m,requested-size=16M,addr=4')
+        device = Modern(vm.qtest, 4 << 3, VIRTIO)
+        queue = device.queue(0, MIB)
+        device.ready()
+        block = vm.qtest.get(8, device.structures[4])
+        first = vm.qtest.get(8, device.structures[4] + 16)
+
+        def request(kind, addr):
+            """Plug (0) or unplug (1) a block; returns the answer."""
+            vm.qtest.write(2 * MIB, struct.pack('<HHIQQ', kind, 0, 0, addr, 1))
+            vm.qtest.write(3 * MIB, b'\xff' * 10)
+            queue.post((2 * MIB, 24, False), (3 * MIB, 10, True))
+            self.assertTrue(queue.wait())
+            return vm.qtest.get(2, 3 * MIB)
+
+        for addr in first, first + block:
+            self.assertEqual(request(0, addr), 0)
+            vm.qtest.write(addr + PAGE, b'\x77' * PAGE)
+        self.armed(vm, first + PAGE)
+        self.assertNotEqual(request(1, first), 0)
+        self.assertEqual(vm.qtest.read(first + PAGE, PAGE), b'\x77' * PAGE)
+        # Its neighbour can go, and so can it when nothing is protected
+        self.assertEqual(request(1, first + block), 0)
+        self.armed(vm, first + PAGE, access='read-write')
+        self.assertEqual(request(1, first), 0)
+        self.assertEqual(request(0, first), 0)
+        self.assertEqual(vm.qtest.read(first + PAGE, PAGE), bytes(PAGE))
+
 
 class FakeBackend(threading.Thread):
     """As much of vhost-user as it takes to be taken for a backend."""
@@ -569,19 +620,36 @@ class Foreign(GuardDeviceTest):
         self.assertIn('return', vm.qmp('netdev_add', net))
         self.refused(self.protect(vm, self.TARGET), 'vhost-user')
 
-    def test_proxy(self):
-        """A device in another process can't be plugged."""
+    def not_later(self, driver):
+        """A device can't be plugged while memory is protected."""
         vm = self.start()
-        reply = vm.qmp('device_add', {'driver': 'x-pci-proxy-dev'})
+        reply = vm.qmp('device_add', {'driver': driver})
         if 'not a valid device' in reply['error']['desc']:
-            self.skipTest('no x-pci-proxy-dev in this build')
+            self.skipTest(f'no {driver} in this build')
         self.assertNotIn('protected', reply['error']['desc'])
         self.armed(vm, self.TARGET)
-        self.refused(vm.qmp('device_add', {'driver': 'x-pci-proxy-dev'}),
-                     'x-pci-proxy-dev', 'protected')
+        self.refused(vm.qmp('device_add', {'driver': driver}),
+                     driver, 'protected')
         self.lifted(vm)
-        reply = vm.qmp('device_add', {'driver': 'x-pci-proxy-dev'})
+        reply = vm.qmp('device_add', {'driver': driver})
         self.assertNotIn('protected', reply['error']['desc'])
+
+    def test_proxy(self):
+        """A device in another process."""
+        self.not_later('x-pci-proxy-dev')
+
+    def test_vfio(self):
+        """Assigned hardware, for which there need not be any."""
+        self.not_later('vfio-pci')
+
+    def test_blob(self):
+        """virtio-gpu with blob resources: no protection."""
+        if not os.access('/dev/udmabuf', os.R_OK | os.W_OK):
+            self.skipTest('no /dev/udmabuf on this host')
+        vm = self.start('-object', 'memory-backend-memfd,id=ram,size=64M',
+                        '-machine', 'memory-backend=ram', '-device',
+                        'virtio-gpu-pci,blob=on,id=gpu')
+        self.refused(self.protect(vm, self.TARGET), 'gpu', 'blob=off')
 
 
 if __name__ == '__main__':
