@@ -264,6 +264,9 @@ static void flood(void)
        json_number(r, "events", -1), told, all + 2);
 
     /* Another action for one of the pieces, which forgets its count */
+    for (int i = 0; i < FLOOD; i++) {
+        write64(va + MIDDLE, i);
+    }
     r = qmp("subpage-set-access", "{\"regions\": [{\"addr\": %lu, \"size\": "
             "%u, \"access\": \"read\"}], \"action\": \"fault\"}",
             (uint64_t)page + MIDDLE, SUBPAGE);
