@@ -18,20 +18,16 @@
 #include "accel/tcg/tb-context.h"
 #include "guard/cpu.h"
 
-/* By cpu_index; a CPU that is plugged again finds its old state. */
-#define GUARD_MAX_VCPUS     4096
-static GuardVCPU *guard_vcpus[GUARD_MAX_VCPUS];
+GuardVCPU *guard_vcpus[GUARD_MAX_VCPUS];
 
-GuardVCPU *guard_vcpu(CPUState *cpu)
+GuardVCPU *guard_vcpu_new(CPUState *cpu)
 {
-    GuardVCPU **p = &guard_vcpus[cpu->cpu_index % GUARD_MAX_VCPUS];
-    GuardVCPU *g = qatomic_read(p);
+    unsigned i = cpu->cpu_index;
+    GuardVCPU *g = qemu_memalign(64, sizeof(*g));
 
-    if (unlikely(!g)) {
-        g = qemu_memalign(64, sizeof(*g));
-        memset(g, 0, sizeof(*g));
-        qatomic_set(p, g);
-    }
+    memset(g, 0, sizeof(*g));
+    guard_quiet_init(&g->quiets);
+    qatomic_set(&guard_vcpus[i % GUARD_MAX_VCPUS], g);
     return g;
 }
 
@@ -52,6 +48,20 @@ static void guard_forget_if_flushed(GuardVCPU *g)
     }
 }
 
+uint32_t guard_tcg_cpu_init(CPUState *cpu)
+{
+    unsigned i = cpu->cpu_index;
+    GuardVCPU *g = guard_vcpus[i % GUARD_MAX_VCPUS];
+
+    if (g) {
+        guard_forget_all(g);
+        guard_quiet_end(&g->quiets);
+        g->npasses = 0;
+        g->step_cflags = 0;
+    }
+    return guard_active() ? CF_GUARD : 0;
+}
+
 /* On the CPU's own thread, between translation blocks */
 static void guard_tcg_flush(CPUState *cpu, run_on_cpu_data data)
 {
@@ -61,6 +71,7 @@ static void guard_tcg_flush(CPUState *cpu, run_on_cpu_data data)
     tlb_flush(cpu);
     /* What was told of was decided by another table */
     guard_forget_all(guard_vcpu(cpu));
+    guard_quiet_end(&guard_vcpu(cpu)->quiets);
     /* Blocks made for a guarded machine keep split stores whole */
     if (qatomic_read(&guard_on)) {
         tcg_cflags_set(cpu, CF_GUARD);
@@ -214,6 +225,8 @@ void guard_cpu_told(const GuardAccess *a, unsigned dirs, unsigned accesses)
 {
     GuardVCPU *g = guard_vcpu(a->cpu);
 
+    /* From now on there is more to an access than where it goes to */
+    guard_quiet_end(&g->quiets);
     g->told[g->next_told++ % GUARD_TOLD] = (GuardTold) {
         .ra = a->ra,
         .mmu_idx = a->mmu_idx,
@@ -411,6 +424,25 @@ void guard_cpu_tell(const GuardAccess *a)
     if (action == GUARD_ACTION_PAUSE) {
         vm_stop(RUN_STATE_PAUSED);
     }
+}
+
+void guard_cpu_quiet(const GuardAccess *a)
+{
+    GuardVCPU *g = guard_vcpu(a->cpu);
+    unsigned i;
+
+    if (guard_access_path(a) != GUARD_PATH_INSN ||
+        a->action != GUARD_ACTION_DISCARD ||
+        (a->start ^ a->last) & -(vaddr)GUARD_SUBPAGE_SIZE) {
+        return;
+    }
+    for (i = 0; i < GUARD_TOLD; i++) {
+        if (g->told[i].left) {
+            return;
+        }
+    }
+    guard_quiet_begin(&g->quiets,
+                      guard_quiet_key(a->ram, a->mmu_idx, a->write));
 }
 
 void guard_state_begin(CPUState *cpu)

@@ -5,12 +5,14 @@
 
 #include "qemu/osdep.h"
 #include "qemu/guest-random.h"
+#include "qemu/lockable.h"
 #include "qemu/thread.h"
 #include "qemu/timer.h"
 #include "hw/core/cpu.h"
 #include "qapi/qapi-events-guard.h"
 #include "guard/guard.h"
 #include "guard/limit.h"
+#include "guard/quiet.h"
 
 const GuardArchOps *guard_arch;
 
@@ -33,6 +35,18 @@ static GuardLimit guard_kinds[GUARD_PATH__MAX][2][GUARD_ACTION__MAX];
 
 /* For changes of limits; taken no more often than events are sent */
 static QemuSpin guard_limit_lock;
+
+/*
+ * For moving what CPUs counted on the side to the other counters, and for
+ * reading both.  A leaf, but for guard_limit_lock.
+ */
+static QemuMutex guard_quiet_lock;
+static QSLIST_HEAD(, GuardQuiets) guard_quiets;
+
+static void __attribute__((constructor)) guard_quiet_lock_init(void)
+{
+    qemu_mutex_init(&guard_quiet_lock);
+}
 
 GuardAction guard_path_action(GuardPath path, GuardAction action)
 {
@@ -60,18 +74,19 @@ static int64_t guard_clock(void)
 #endif
 }
 
-/* A leaky bucket */
+/* A leaky bucket: how far ahead of time it may be filled */
+#define GUARD_LIMIT_MOST    ((GUARD_EVENT_BURST - 1) * GUARD_EVENT_INTERVAL)
+
 static bool guard_limit_allows(GuardLimit *l)
 {
-    const int64_t most = (GUARD_EVENT_BURST - 1) * GUARD_EVENT_INTERVAL;
     int64_t now = guard_clock();
     bool allowed;
 
-    if (qatomic_read_i64(&l->due) - now > most) {
+    if (qatomic_read_i64(&l->due) - now > GUARD_LIMIT_MOST) {
         return false;
     }
     qemu_spin_lock(&guard_limit_lock);
-    allowed = l->due - now <= most;
+    allowed = l->due - now <= GUARD_LIMIT_MOST;
     if (allowed) {
         qatomic_set_i64(&l->due, MAX(l->due, now) + GUARD_EVENT_INTERVAL);
     }
@@ -87,12 +102,32 @@ bool guard_limit(GuardLimit *l)
     return allowed;
 }
 
+/* Of a kind, what CPUs counted on the side; guard_quiet_lock is held */
+static uint64_t guard_quiet_pending(const GuardLimit *l)
+{
+    GuardQuiets *all;
+    uint64_t n = 0;
+    unsigned i;
+
+    QSLIST_FOREACH(all, &guard_quiets, next) {
+        for (i = 0; i < GUARD_QUIETS; i++) {
+            GuardQuiet *q = &all->quiet[i];
+
+            if (q->key && q->kind == l) {
+                n += qatomic_read_u64(&q->n);
+            }
+        }
+    }
+    return n;
+}
+
 uint64_t guard_limit_untold(GuardLimit *l)
 {
     uint64_t suppressed, untold;
 
+    QEMU_LOCK_GUARD(&guard_quiet_lock);
+    suppressed = stat64_get(&l->suppressed) + guard_quiet_pending(l);
     qemu_spin_lock(&guard_limit_lock);
-    suppressed = stat64_get(&l->suppressed);
     untold = suppressed - l->told;
     l->told = suppressed;
     qemu_spin_unlock(&guard_limit_lock);
@@ -115,7 +150,7 @@ typedef struct GuardHit {
 static GuardHit guard_hit_table[GUARD_HIT_BUCKETS][GUARD_HIT_WAYS];
 static size_t guard_hits_used;
 
-static void guard_hit(ram_addr_t ram, bool write)
+static void guard_hit(ram_addr_t ram, bool write, uint64_t n)
 {
     static uint64_t seed;
     uint64_t key = (ram >> GUARD_SUBPAGE_BITS) + 1;
@@ -132,7 +167,7 @@ static void guard_hit(ram_addr_t ram, bool write)
                              GUARD_HIT_BUCKETS];
     for (i = 0; i < GUARD_HIT_WAYS; i++) {
         if (qatomic_read(&bucket[i].key) == key) {
-            stat64_add(&bucket[i].n[write], 1);
+            stat64_add(&bucket[i].n[write], n);
             return;
         }
     }
@@ -143,16 +178,15 @@ static void guard_hit(ram_addr_t ram, bool write)
             qatomic_inc(&guard_hits_used);
         }
         if (!old || old == key) {
-            stat64_add(&bucket[i].n[write], 1);
+            stat64_add(&bucket[i].n[write], n);
             return;
         }
     }
 }
 
-static bool guard_is_changed(uint64_t key, const GuardChange *changes,
+static bool guard_is_changed(ram_addr_t ram, const GuardChange *changes,
                              size_t n)
 {
-    ram_addr_t ram = (key - 1) << GUARD_SUBPAGE_BITS;
     size_t low = 0;
     size_t high = n;
 
@@ -168,18 +202,99 @@ static bool guard_is_changed(uint64_t key, const GuardChange *changes,
     return low < n && changes[low].start <= ram;
 }
 
+/* Move what a CPU counted on the side; guard_quiet_lock is held */
+static void guard_quiet_settle(GuardQuiet *q)
+{
+    if (q->n) {
+        stat64_add(&q->kind->suppressed, q->n);
+    }
+    if (q->n != q->forgotten && !GUARD_MUTANT(GUARD_HOOK_HITS)) {
+        guard_hit(guard_quiet_ram(q->key), guard_quiet_write(q->key),
+                  q->n - q->forgotten);
+    }
+    q->key = 0;
+    qatomic_set_u64(&q->n, 0);
+    q->forgotten = 0;
+}
+
+void guard_quiet_init(GuardQuiets *all)
+{
+    QEMU_LOCK_GUARD(&guard_quiet_lock);
+    QSLIST_INSERT_HEAD(&guard_quiets, all, next);
+}
+
+void guard_quiet_begin(GuardQuiets *all, uint64_t key)
+{
+    GuardQuiet *q = guard_quiet_of(all, guard_quiet_ram(key));
+
+    if (q->key == key) {
+        return;
+    }
+    QEMU_LOCK_GUARD(&guard_quiet_lock);
+    if (q->key) {
+        guard_quiet_settle(q);
+    }
+    q->kind = &guard_kinds[GUARD_PATH_INSN][guard_quiet_write(key)]
+                          [GUARD_ACTION_DISCARD];
+    q->key = key;
+}
+
+bool guard_quiet(GuardQuiet *q)
+{
+    if (qatomic_read_i64(&q->kind->due) - guard_clock() <= GUARD_LIMIT_MOST) {
+        return false;
+    }
+    qatomic_set_u64(&q->n, q->n + 1);
+    return true;
+}
+
+void guard_quiet_end(GuardQuiets *all)
+{
+    unsigned i;
+
+    if (GUARD_MUTANT(GUARD_HOOK_QUIET)) {
+        return;
+    }
+    for (i = 0; i < GUARD_QUIETS; i++) {
+        if (all->quiet[i].key) {
+            QEMU_LOCK_GUARD(&guard_quiet_lock);
+            guard_quiet_settle(&all->quiet[i]);
+        }
+    }
+}
+
+static void guard_quiet_forget(const GuardChange *changes, size_t n)
+{
+    GuardQuiets *all;
+    unsigned i;
+
+    QEMU_LOCK_GUARD(&guard_quiet_lock);
+    QSLIST_FOREACH(all, &guard_quiets, next) {
+        for (i = 0; i < GUARD_QUIETS; i++) {
+            GuardQuiet *q = &all->quiet[i];
+
+            if (q->key && guard_is_changed(guard_quiet_ram(q->key), changes,
+                                           n)) {
+                q->forgotten = qatomic_read_u64(&q->n);
+            }
+        }
+    }
+}
+
 void guard_hits_forget(const GuardChange *changes, size_t n)
 {
     GuardHit *h = &guard_hit_table[0][0];
     size_t i;
 
+    guard_quiet_forget(changes, n);
     if (!qatomic_read(&guard_hits_used)) {
         return;
     }
     for (i = 0; i < GUARD_HIT_BUCKETS * GUARD_HIT_WAYS; i++, h++) {
         uint64_t key = qatomic_read(&h->key);
 
-        if (key && guard_is_changed(key, changes, n)) {
+        if (key && guard_is_changed((key - 1) << GUARD_SUBPAGE_BITS, changes,
+                                    n)) {
             stat64_init(&h->n[0], 0);
             stat64_init(&h->n[1], 0);
             qatomic_set(&h->key, 0);
@@ -196,12 +311,30 @@ static int guard_compare_hits(const void *a, const void *b)
     return ha->ram < hb->ram ? -1 : ha->ram > hb->ram;
 }
 
+/* Add what a CPU counted on the side to the piece's counter, if it has one */
+static void guard_quiet_add(GArray *hits, const GuardQuiet *q)
+{
+    uint64_t n = qatomic_read_u64(&q->n) - q->forgotten;
+    guint i;
+
+    for (i = 0; n && i < hits->len; i++) {
+        GuardHits *h = &g_array_index(hits, GuardHits, i);
+
+        if (h->ram == guard_quiet_ram(q->key)) {
+            *(guard_quiet_write(q->key) ? &h->writes : &h->reads) += n;
+            break;
+        }
+    }
+}
+
 GArray *guard_hits(void)
 {
     GArray *out = g_array_new(false, false, sizeof(GuardHits));
     GuardHit *h = &guard_hit_table[0][0];
+    GuardQuiets *all;
     size_t i;
 
+    QEMU_LOCK_GUARD(&guard_quiet_lock);
     if (!qatomic_read(&guard_hits_used)) {
         return out;
     }
@@ -215,6 +348,13 @@ GArray *guard_hits(void)
 
         if (key) {
             g_array_append_val(out, hits);
+        }
+    }
+    QSLIST_FOREACH(all, &guard_quiets, next) {
+        for (i = 0; i < GUARD_QUIETS && !GUARD_MUTANT(GUARD_HOOK_HITS); i++) {
+            if (all->quiet[i].key) {
+                guard_quiet_add(out, &all->quiet[i]);
+            }
         }
     }
     if (out->len) {
@@ -238,7 +378,7 @@ static void guard_count_piece(const GuardViolation *v)
         uint32_t bit = guard_subpages(ram & (GUARD_PAGE_SIZE - 1), 1);
 
         if (page && (bit & (v->write ? page->nowrite : page->noread))) {
-            guard_hit(ram, v->write);
+            guard_hit(ram, v->write, 1);
             return;
         }
     }
@@ -281,11 +421,13 @@ GuardCounters *guard_counters(void)
     };
     unsigned path, write, action;
 
+    QEMU_LOCK_GUARD(&guard_quiet_lock);
     for (path = 0; path < GUARD_PATH__MAX; path++) {
         for (write = 0; write < 2; write++) {
             for (action = 0; action < GUARD_ACTION__MAX; action++) {
                 GuardLimit *k = &guard_kinds[path][write][action];
-                uint64_t suppressed = stat64_get(&k->suppressed);
+                uint64_t suppressed = stat64_get(&k->suppressed) +
+                                      guard_quiet_pending(k);
                 uint64_t n = stat64_get(&k->sent) + suppressed;
 
                 *(write ? &c->writes : &c->reads) += n;

@@ -116,6 +116,7 @@ void guard_table_free(GuardTable *t)
     for (order = 0; t && order < GUARD_ORDERS; order++) {
         g_free(t->map[order].slots);
     }
+    g_free(t->filter);
     g_free(t);
 }
 
@@ -161,9 +162,18 @@ GuardTable *guard_table_new(const GArray *records)
             map->slots[i].key = GUARD_SLOT_FREE;
         }
     }
+    if (t->map[0].nrecords) {
+        t->nlines = DIV_ROUND_UP(t->map[0].nrecords, 32);
+        t->filter = g_new0(GuardFilterLine, t->nlines);
+    }
     for (i = 0; i < records->len; i++) {
         const GuardRecord *r = &g_array_index(records, GuardRecord, i);
 
+        if (!r->order) {
+            uint64_t key = r->start >> GUARD_PAGE_BITS;
+
+            *guard_filter_word(t, key) |= 1ULL << (key % 64);
+        }
         guard_map_insert(&t->map[r->order], t->seed,
                          r->start >> guard_order_bits(r->order), &r->page);
     }

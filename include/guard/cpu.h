@@ -5,7 +5,9 @@
 #ifndef GUARD_CPU_H
 #define GUARD_CPU_H
 
+#include "hw/core/cpu.h"
 #include "guard/guard.h"
+#include "guard/quiet.h"
 
 /* Accesses that a 'cont' after a pause can let through in one instruction */
 #define GUARD_PASSES        64
@@ -80,6 +82,7 @@ typedef struct GuardSpan {
  * @state_told: the transfer that @state_page and @state_mask belong to
  * @state_page: page in which it met protected sub-pages
  * @state_mask: those that gave an event, by direction
+ * @quiets: discarded accesses that need not be decided again
  * @sink: takes the stores of a block access that is discarded
  */
 typedef struct GuardVCPU {
@@ -100,10 +103,33 @@ typedef struct GuardVCPU {
     ram_addr_t state_page;
     uint32_t state_mask[2];
 
+    GuardQuiets quiets;
+
     uint8_t sink[GUARD_PAGE_SIZE] QEMU_ALIGNED(64);
 } GuardVCPU;
 
-GuardVCPU *guard_vcpu(CPUState *cpu);
+/* By cpu_index; a CPU that is plugged again finds its old state. */
+#define GUARD_MAX_VCPUS     4096
+extern GuardVCPU *guard_vcpus[GUARD_MAX_VCPUS];
+
+GuardVCPU *guard_vcpu_new(CPUState *cpu);
+
+/* On the CPU's own thread */
+static inline GuardVCPU *guard_vcpu(CPUState *cpu)
+{
+    unsigned i = cpu->cpu_index;
+    GuardVCPU *g = qatomic_read(&guard_vcpus[i % GUARD_MAX_VCPUS]);
+
+    return likely(g) ? g : guard_vcpu_new(cpu);
+}
+
+/**
+ * guard_tcg_cpu_init: a CPU is about to run for the first time
+ * @cpu: the CPU; may have the index of one that was unplugged
+ *
+ * Returns: the flags that its translation blocks have to have.
+ */
+uint32_t guard_tcg_cpu_init(CPUState *cpu);
 
 /**
  * GuardAccess: one access by a CPU, while it is decided
@@ -155,6 +181,15 @@ typedef enum GuardVerdict {
  */
 GuardVerdict guard_cpu_verdict(const GuardAccess *a);
 void guard_cpu_tell(const GuardAccess *a);
+
+/**
+ * guard_cpu_quiet: an access was discarded, and told of
+ * @a: the access
+ *
+ * If all that counts is where it went to, the next ones to the same piece of
+ * RAM are found in GuardVCPU.quiets.
+ */
+void guard_cpu_quiet(const GuardAccess *a);
 
 /**
  * guard_cpu_pass_cflags: an instruction is about to be started again

@@ -17,59 +17,58 @@
 #define MO_GUARD_SECOND     (1 << 12)
 
 /**
- * guard_tlb_flag: whether a TLB entry needs the slow path
+ * guard_tlb_fill: whether a TLB entry needs the slow path
+ * @full: entry that is being made; gets the protected sub-pages if so
  * @ram: RAM address of the page
- * @type: MMU_DATA_LOAD or MMU_DATA_STORE
- * @flag: value to return if so
+ * @read: set to @flag if loads need it
+ * @write: set to @flag if stores need it
+ * @flag: TLB_GUARD
+ *
+ * What the entry gets holds as long as the entry: a change of the table that
+ * forbids anything flushes it.
  */
-static inline int guard_tlb_flag(ram_addr_t ram, MMUAccessType type, int flag)
+static inline void guard_tlb_fill(CPUTLBEntryFull *full, ram_addr_t ram,
+                                  int *read, int *write, int flag)
 {
     const GuardPage *page;
 
     if (!guard_active()) {
-        return 0;
+        return;
     }
     page = guard_find(ram);
     if (!page) {
-        return 0;
+        return;
     }
-    if (type == MMU_DATA_STORE) {
-        return page->nowrite && !GUARD_MUTANT(GUARD_HOOK_TLB_WRITE) ? flag : 0;
+    full->extra.guard[MMU_DATA_LOAD] = page->noread;
+    full->extra.guard[MMU_DATA_STORE] = page->nowrite;
+    if (page->nowrite && !GUARD_MUTANT(GUARD_HOOK_TLB_WRITE)) {
+        *write = flag;
     }
-    return page->noread && !GUARD_MUTANT(GUARD_HOOK_TLB_READ) ? flag : 0;
+    if (page->noread && !GUARD_MUTANT(GUARD_HOOK_TLB_READ)) {
+        *read = flag;
+    }
 }
 
 /**
  * guard_hit: the protected sub-pages that an access touches
- * @full: TLB entry of the page
+ * @full: TLB entry of the page, with TLB_GUARD for @type
  * @addr: linear address
  * @size: bytes, at least 1; the range may not leave the page
  * @type: MMU_DATA_LOAD or MMU_DATA_STORE
- * @page: set to the record, if the result is not 0
  */
 static inline uint32_t guard_hit(const CPUTLBEntryFull *full, vaddr addr,
-                                 unsigned size, MMUAccessType type,
-                                 const GuardPage **page)
+                                 unsigned size, MMUAccessType type)
 {
-    ram_addr_t ram = addr + full->xlat_section;
-    uint32_t bits;
-
-    *page = guard_find(ram);
-    if (!*page) {
-        return 0;
-    }
-    bits = type == MMU_DATA_STORE ? (*page)->nowrite : (*page)->noread;
-    return bits & guard_subpages(ram & (GUARD_PAGE_SIZE - 1), size);
+    return full->extra.guard[type] &
+           guard_subpages(addr & (GUARD_PAGE_SIZE - 1), size);
 }
 
 /* For a probe: whether a host pointer may be handed out */
 static inline bool guard_probe_ok(const CPUTLBEntryFull *full, vaddr addr,
                                   int size, MMUAccessType type)
 {
-    const GuardPage *page;
-
     return GUARD_MUTANT(GUARD_HOOK_PROBE) ||
-           !guard_hit(full, addr, MAX(size, 1), type, &page);
+           !guard_hit(full, addr, MAX(size, 1), type);
 }
 
 /**

@@ -59,8 +59,21 @@ typedef struct GuardMap {
     uint32_t nrecords;
 } GuardMap;
 
+/*
+ * A filter before the records of single pages, so that pages without one cost
+ * no access to the large array: a bit for each page of 2 MiB in a line that
+ * the hash of the 2 MiB chooses.  About 16 bits a record.
+ */
+#define GUARD_FILTER_BITS   9
+
+typedef struct GuardFilterLine {
+    uint64_t bits[(1 << GUARD_FILTER_BITS) / 64];
+} GuardFilterLine;
+
 typedef struct GuardTable {
     struct rcu_head rcu;
+    GuardFilterLine *filter;    /* NULL if there is no record of order 0 */
+    uint32_t nlines;
     uint64_t seed;
     size_t nguest;              /* records with anything the guest asked for */
     GuardMap map[GUARD_ORDERS];
@@ -107,6 +120,15 @@ static inline uint32_t guard_hash(uint64_t seed, uint64_t key)
     return key >> 32;
 }
 
+/* The word of the filter that has the bit of a page: bit @key % 64 */
+static inline uint64_t *guard_filter_word(const GuardTable *t, uint64_t key)
+{
+    uint32_t i = ((uint64_t)guard_hash(t->seed, key >> GUARD_FILTER_BITS) *
+                  t->nlines) >> 32;
+
+    return &t->filter[i].bits[key / 64 % ARRAY_SIZE(t->filter[i].bits)];
+}
+
 static inline const GuardPage *guard_map_find(const GuardMap *map,
                                               uint64_t seed, uint64_t key)
 {
@@ -138,9 +160,13 @@ static inline const GuardPage *guard_map_find(const GuardMap *map,
 static inline const GuardPage *guard_table_find(const GuardTable *t,
                                                 ram_addr_t ram)
 {
-    unsigned order;
+    uint64_t key = ram >> GUARD_PAGE_BITS;
+    unsigned order = 1;
 
-    for (order = 0; order < GUARD_ORDERS; order++) {
+    if (t->filter && (*guard_filter_word(t, key) >> (key % 64) & 1)) {
+        order = 0;
+    }
+    for (; order < GUARD_ORDERS; order++) {
         const GuardMap *map = &t->map[order];
         const GuardPage *page;
 

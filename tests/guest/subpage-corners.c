@@ -194,6 +194,95 @@ static void breakpoints(void)
     watch(NULL);
 }
 
+/* --- What is counted on the side, see guard/quiet.h --- */
+
+#define FLOOD   1000
+/* Far enough to be remembered in the same place */
+#define OTHER   (MIDDLE + 8 * SUBPAGE)
+
+static const char *counts(unsigned ms)
+{
+    return host("call", "{\"name\": \"counts\", \"sleep\": %u.%u}", ms / 1000,
+                ms % 1000 / 100);
+}
+
+static void flood_one(void *unused)
+{
+    (void)unused;
+    cpu_enable_simd();
+    for (int i = 0; i < FLOOD; i++) {
+        write64(va + MIDDLE + i % 15 * 8, i);
+    }
+    for (int i = 0; i < FLOOD; i++) {
+        write64(va + MIDDLE, i);
+        write8(va + OTHER + 5, i);
+    }
+    for (int i = 0; i < FLOOD; i++) {
+        asm volatile("movups %%xmm0, %c1(%0); vmovdqu %%ymm0, %c2(%0)"
+                     : : "r" (va), "i" (MIDDLE), "i" (MIDDLE + 96)
+                     : "memory");
+    }
+}
+
+/* A flood is counted to the last one, and forgotten when it has to be */
+static void flood(void)
+{
+    const long all = FLOOD * 5l * cpus();
+    const char *r;
+    bool zero;
+    long told;
+
+    memset(page, 0, PAGE_SIZE);
+    arm((uint64_t)page + MIDDLE, SUBPAGE, "read", "discard", 0);
+    arm_more((uint64_t)page + OTHER, SUBPAGE, "none", "discard");
+    counts(0);
+    on_all(flood_one, NULL);
+    r = counts(0);
+    told = json_number(r, "told", 0);
+    ok(json_number(r, "total", -1) == all, "flood: %ld of %ld counted",
+       json_number(r, "total", -1), all);
+    ok(json_number(r, "writes.0", -1) == all / 5 * 4 &&
+       json_number(r, "writes.1", -1) == all / 5,
+       "flood: %ld and %ld counted by region",
+       json_number(r, "writes.0", -1), json_number(r, "writes.1", -1));
+    ok(json_number(r, "events", -1) < all / 2, "flood: %ld events",
+       json_number(r, "events", -1));
+    zero = true;
+    for (unsigned i = 0; i < OTHER; i++) {
+        zero &= !page[i];
+    }
+    ok(zero, "flood: not a byte has changed");
+
+    /* The next one is told of, and how many were not */
+    write64(va + MIDDLE, 1);
+    told += json_number(counts(300), "told", 0);
+    write64(va + MIDDLE, 1);
+    r = counts(0);
+    told += json_number(r, "told", 0);
+    ok(json_number(r, "events", -1) == 1 && told == all + 2,
+       "flood: %ld events later, %ld of %ld told of",
+       json_number(r, "events", -1), told, all + 2);
+
+    /* Another action for one of the pieces, which forgets its count */
+    for (int i = 0; i < FLOOD; i++) {
+        write64(va + MIDDLE, i);
+    }
+    r = qmp("subpage-set-access", "{\"regions\": [{\"addr\": %lu, \"size\": "
+            "%u, \"access\": \"read\"}], \"action\": \"fault\"}",
+            (uint64_t)page + MIDDLE, SUBPAGE);
+    ok(!qmp_failed(r), "flood: another action");
+    expect(TRY(write64(va + MIDDLE, 1)), GP, 0, "flood: now a fault");
+    write8(va + OTHER, 1);
+    r = counts(0);
+    ok(json_number(r, "writes.0", -1) == 1 &&
+       json_number(r, "writes.1", -1) == all / 5 + 1,
+       "flood: %ld and %ld counted after a change",
+       json_number(r, "writes.0", -1), json_number(r, "writes.1", -1));
+    disarm();
+    write64(va + MIDDLE, 1);
+    ok(read64(page + MIDDLE) == 1, "flood: lifted");
+}
+
 /* --- A device that wants memory only --- */
 
 /* What it found was not RAM, so that it gave up without a word */
@@ -332,5 +421,6 @@ void test(void)
         code_base();
         walkers();
         breakpoints();
+        flood();
     }
 }

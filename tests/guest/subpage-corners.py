@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The host's side of subpage-corners.c."""
 
+import time
+
 import subpage_host
 
 
@@ -34,5 +36,22 @@ def order(session, _arg):
                               ('cleared', 'SUBPAGE_CLEARED'))}
 
 
-calls = dict(subpage_host.calls, flip=flip, lists=lists,
-             order=order)
+def counts(session, arg):
+    """The counters, of all and by region, and what events told, all since
+    the one before."""
+    time.sleep(arg['sleep'])
+    guard, access = session.qmp('query-guard', 'query-subpage-access')
+    total = subpage_host.counted(guard)
+    events = [event['data'] for event in session.events
+              if event['name'] == 'SUBPAGE_VIOLATION']
+    session.events.clear()
+    last = getattr(session, 'corners_total', 0)
+    session.corners_total = total
+    return {'total': total - last, 'events': len(events),
+            'told': len(events) + sum(e['suppressed'] for e in events),
+            'reads': [r['reads'] for r in access['return']],
+            'writes': [r['writes'] for r in access['return']]}
+
+
+calls = dict(subpage_host.calls, flip=flip, lists=lists, order=order,
+             counts=counts)

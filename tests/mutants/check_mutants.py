@@ -32,6 +32,7 @@ QUICK = [
     ('subpage-system', 'unplug'),
     ('subpage-corners', 'suspend'),
     ('subpage-corners', 'eject'),
+    ('subpage-corners', 'cpu'),
 ]
 # For the hooks of register pinning, PIN_*, instead
 PINS = [
@@ -74,6 +75,7 @@ FIRST = {
     'RESET': ('subpage-system', 'reset'),
     'RAM_REMOVED': ('subpage-system', 'unplug'),
     'WAKEUP': ('subpage-corners', 'suspend'),
+    'QUIET': ('subpage-corners', 'cpu'),
 }
 ROUNDS = '60'
 POINT = re.compile(r'^(not )?ok (\d+)\s*(.*)$')
