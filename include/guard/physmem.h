@@ -137,7 +137,7 @@ static inline size_t guard_bounce_room(const AddressSpace *as,
 {
     size_t limit = as->max_bounce_buffer_size;
 
-    if (guard_is_blocked(mr)) {
+    if (guard_is_blocked(mr) && !GUARD_MUTANT(GUARD_HOOK_BOUNCE_ROOM)) {
         limit = MAX(limit, GUARD_BOUNCE_MAX);
     }
     return limit > used ? limit - used : 0;
@@ -259,7 +259,7 @@ const GuardChange *guard_map_conflict(const GuardChange *changes, size_t n,
 
 /**
  * guard_map_whole: map memory that was mapped in one piece before migration
- * @who: the device
+ * @who: the device; NULL if it is known by @as
  * Others: as in address_space_map()
  *
  * What is protected is bounced with everything around it, so that a length
