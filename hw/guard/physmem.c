@@ -450,7 +450,7 @@ static bool guard_sg_told(const QEMUSGList *sg, hwaddr addr, hwaddr len,
     hwaddr xlat;
     MemoryRegion *mr;
 
-    if (!guard_active() ||
+    if (!guard_active() || GUARD_MUTANT(GUARD_HOOK_SG_TOLD) ||
         !object_dynamic_cast(OBJECT(sg->dev), TYPE_VIRTIO_DEVICE)) {
         return false;
     }

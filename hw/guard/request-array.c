@@ -8,6 +8,7 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "qapi/qapi-types-guard.h"
+#include "guard/mutant.h"
 #include "guard/request.h"
 #include "guard/table.h"
 
@@ -42,9 +43,10 @@ void guard_request_entry(const uint8_t *buf, GuardRequestEntry *e)
         e->status = GUARD_REQUEST_BAD_ACCESS;
     } else if (!action || action >= ARRAY_SIZE(actions)) {
         e->status = GUARD_REQUEST_BAD_ACTION;
-    } else if (!e->length || e->length % GUARD_SUBPAGE_SIZE ||
-               e->gpa % GUARD_SUBPAGE_SIZE ||
-               e->gpa + (e->length - 1) < e->gpa) {
+    } else if (!GUARD_MUTANT(GUARD_HOOK_REQUEST_RANGE) &&
+               (!e->length || e->length % GUARD_SUBPAGE_SIZE ||
+                e->gpa % GUARD_SUBPAGE_SIZE ||
+                e->gpa + (e->length - 1) < e->gpa)) {
         e->status = GUARD_REQUEST_BAD_RANGE;
     } else {
         e->action = actions[action];

@@ -22,6 +22,9 @@ static bool guard_ram_is_free(const GuardChange *c)
 {
     ram_addr_t page;
 
+    if (GUARD_MUTANT(GUARD_HOOK_REQUEST_ARRAY_FREE)) {
+        return true;
+    }
     for (page = c->start & -(ram_addr_t)GUARD_PAGE_SIZE; page <= c->last;
          page += GUARD_PAGE_SIZE) {
         const GuardPage *p = guard_find(page);
@@ -46,7 +49,8 @@ static bool guard_request_read(hwaddr addr, GArray *entries, GArray *changes)
     MemoryRegion *mr;
     uint32_t i, n;
 
-    if (addr % GUARD_REQUEST_ALIGN ||
+    if ((addr % GUARD_REQUEST_ALIGN &&
+         !GUARD_MUTANT(GUARD_HOOK_REQUEST_ALIGN)) ||
         address_space_read(&address_space_memory, addr, attrs, head,
                            sizeof(head)) != MEMTX_OK ||
         !guard_request_header(head, &n)) {
@@ -57,8 +61,9 @@ static bool guard_request_read(hwaddr addr, GArray *entries, GArray *changes)
     /* In whole sub-pages: a part of one can't be protected */
     at = QEMU_ALIGN_DOWN(addr, GUARD_SUBPAGE_SIZE);
     size = QEMU_ALIGN_UP(addr + size, GUARD_SUBPAGE_SIZE) - at;
-    if (at + (size - 1) < at ||
-        guard_resolve(&at, size, array, changes, &mr) != GUARD_RESOLVE_OK) {
+    if ((at + (size - 1) < at ||
+         guard_resolve(&at, size, array, changes, &mr) != GUARD_RESOLVE_OK) &&
+        !GUARD_MUTANT(GUARD_HOOK_REQUEST_ARRAY_RAM)) {
         return false;
     }
     for (i = 0; i < changes->len; i++) {
@@ -94,7 +99,7 @@ static bool guard_request_resolve(GArray *entries, GArray *changes)
         const GuardChange change = {
             .nowrite = true,
             .noread = e->noread,
-            .guest = true,
+            .guest = !GUARD_MUTANT(GUARD_HOOK_REQUEST_OWNER),
             .action = e->action,
             .index = i,
         };
@@ -103,17 +108,17 @@ static bool guard_request_resolve(GArray *entries, GArray *changes)
 
         if (e->status == GUARD_REQUEST_DONE &&
             guard_resolve(&addr, e->length, change, changes, &mr) !=
-            GUARD_RESOLVE_OK) {
+            GUARD_RESOLVE_OK && !GUARD_MUTANT(GUARD_HOOK_REQUEST_RAM)) {
             e->status = GUARD_REQUEST_NOT_RAM;
         }
         ok = ok && e->status == GUARD_REQUEST_DONE;
     }
-    if (!ok) {
+    if (!ok && !GUARD_MUTANT(GUARD_HOOK_REQUEST_WHOLE)) {
         return false;
     }
 
     c = guard_sort_changes(changes);
-    if (c) {
+    if (c && !GUARD_MUTANT(GUARD_HOOK_REQUEST_OVERLAP)) {
         /* Of two entries the later one is wrong, and each beside the array. */
         n = c->index == GUARD_REQUEST_ARRAY ||
             (c[-1].index != GUARD_REQUEST_ARRAY && c[-1].index > c->index)
@@ -149,6 +154,9 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
     BQL_LOCK_GUARD();
     RCU_READ_LOCK_GUARD();
 
+    if (GUARD_MUTANT(GUARD_HOOK_REQUEST_QUOTA)) {
+        quota = SIZE_MAX;
+    }
     if (!guard_request_read(addr, entries, changes)) {
         return false;
     }
@@ -185,7 +193,7 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
                              i * GUARD_REQUEST_ENTRY + GUARD_REQUEST_STATUS,
                              status, MEMTXATTRS_UNSPECIFIED, NULL);
     }
-    if (done) {
+    if (done && !GUARD_MUTANT(GUARD_HOOK_REQUEST_SYNC)) {
         guard_tcg_sync_insn(cpu);
     }
     return true;

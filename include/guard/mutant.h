@@ -5,7 +5,7 @@
  * Built with -DGUARD_MUTANTS, the environment variable GUARD_MUTANT=N makes
  * hook N do nothing, so that a test suite can be asked whether it notices.
  * The numbers and what each hook covers: docs/devel/subpage.rst, and from 100
- * on docs/devel/pinning.rst.
+ * to 199 docs/devel/pinning.rst.
  */
 #ifndef GUARD_MUTANT_H
 #define GUARD_MUTANT_H
@@ -35,6 +35,8 @@ enum {
     GUARD_HOOK_DEBUG,
     GUARD_HOOK_WAKEUP,
     GUARD_HOOK_QUIET,
+    GUARD_HOOK_WORDS_WRAP,
+    GUARD_HOOK_TOUCH,
 
     GUARD_HOOK_PIN_CR0 = 100,
     GUARD_HOOK_PIN_CR4,
@@ -85,8 +87,23 @@ enum {
     GUARD_HOOK_WHO,
     GUARD_HOOK_IOV,
     GUARD_HOOK_MAP_REPORT,
+    GUARD_HOOK_NET_WHOLE,
+    GUARD_HOOK_SG_TOLD,
+    GUARD_HOOK_RERROR,
 
-    GUARD_HOOK_RERROR = 240,
+    /* Requests by the guest */
+    GUARD_HOOK_REQUEST_MSR = 300,
+    GUARD_HOOK_REQUEST_NESTED,
+    GUARD_HOOK_REQUEST_ALIGN,
+    GUARD_HOOK_REQUEST_ARRAY_RAM,
+    GUARD_HOOK_REQUEST_ARRAY_FREE,
+    GUARD_HOOK_REQUEST_RANGE,
+    GUARD_HOOK_REQUEST_RAM,
+    GUARD_HOOK_REQUEST_OVERLAP,
+    GUARD_HOOK_REQUEST_WHOLE,
+    GUARD_HOOK_REQUEST_OWNER,
+    GUARD_HOOK_REQUEST_QUOTA,
+    GUARD_HOOK_REQUEST_SYNC,
 };
 
 #ifdef GUARD_MUTANTS

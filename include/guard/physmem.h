@@ -124,25 +124,6 @@ static inline MemoryRegion *guard_map_reported(MemoryRegion *mr, hwaddr *xlat,
     return mr;
 }
 
-/*
- * What all bounce buffers of an address space for protected memory may take:
- * more than upstream's limit, which is there for device registers, so that a
- * request of a common size does not fail for another reason than it has.
- */
-#define GUARD_BOUNCE_MAX    (16 * MiB)
-
-/* How many bytes a bounce buffer for @mr may have */
-static inline size_t guard_bounce_room(const AddressSpace *as,
-                                       const MemoryRegion *mr, size_t used)
-{
-    size_t limit = as->max_bounce_buffer_size;
-
-    if (guard_is_blocked(mr)) {
-        limit = MAX(limit, GUARD_BOUNCE_MAX);
-    }
-    return limit > used ? limit - used : 0;
-}
-
 /* Around a debugger's page walk, which sees through protections */
 static inline void guard_debug_begin(void)
 {
@@ -277,8 +258,8 @@ void guard_map_copy(ram_addr_t ram, void *buf, hwaddr len);
 #define GUARD_WHOLE_MAX     (64 * MiB)
 
 /**
- * guard_map_whole: map guest memory for a virtio device
- * @who: the device
+ * guard_map_whole: map guest memory for a device that needs it in one piece
+ * @who: the device; NULL if it is known by @as
  * Others: as in dma_memory_map()
  *
  * Where some of a piece of RAM is protected, a bounce buffer stands for all of

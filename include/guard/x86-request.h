@@ -7,6 +7,7 @@
 #ifndef GUARD_X86_REQUEST_H
 #define GUARD_X86_REQUEST_H
 
+#include "guard/mutant.h"
 #include "guard/x86-cpu.h"
 #include "guard/request.h"
 
@@ -18,7 +19,8 @@
 static inline bool guard_request_msr(CPUX86State *env, uint32_t index)
 {
     return index == GUARD_MSR_SUBPAGE &&
-           env->features[FEAT_GUARD_EAX] & GUARD_CPUID_SUBPAGE;
+           (env->features[FEAT_GUARD_EAX] & GUARD_CPUID_SUBPAGE ||
+            GUARD_MUTANT(GUARD_HOOK_REQUEST_MSR));
 }
 
 /* WRMSR of it; raises #GP(0) if the request array is malformed */

@@ -120,7 +120,8 @@ static void guard_words_init(GuardWords *w, CPUX86State *env, target_ulong sp,
     w->ac.ra = ra;
     w->size = size;
     w->mmu_idx = cpu_mmu_index(env_cpu(env), false);
-    w->block = last - first == to - 1 - from;
+    w->block = last - first == to - 1 - from ||
+               GUARD_MUTANT(GUARD_HOOK_WORDS_WRAP);
     if (w->block) {
         access_prepare(&w->ac, env, first, to - from, type, ra);
     } else {
@@ -303,13 +304,18 @@ void helper_guard_touch(CPUX86State *env, target_ulong addr, uint32_t size)
      * Page faults come before the side effect as well, also while nothing is
      * protected any more, which this block needn't know yet.
      */
-    guard_tcg_touch(env, addr, size, MMU_DATA_STORE, mmu_idx, ra);
+    if (!GUARD_MUTANT(GUARD_HOOK_TOUCH)) {
+        guard_tcg_touch(env, addr, size, MMU_DATA_STORE, mmu_idx, ra);
+    }
 }
 
 void guard_request_wrmsr(CPUX86State *env, uint64_t val, uintptr_t ra)
 {
     /* What an SVM guest calls physical is not what the machine does */
-    if ((env->hflags & HF_GUEST_MASK) ||
+    bool nested = env->hflags & HF_GUEST_MASK &&
+                  !GUARD_MUTANT(GUARD_HOOK_REQUEST_NESTED);
+
+    if (nested ||
         !guard_guest_request(env_cpu(env), val,
                              env_archcpu(env)->guest_subpage_quota)) {
         raise_exception_err_ra(env, EXCP0D_GPF, 0, ra);

@@ -8,7 +8,8 @@
 #include "guest.h"
 #include "subpage.h"
 
-#define CPU "-cpu max,+guest-subpage,guest-subpage-quota=64"
+#define CPU "-device bochs-display,addr=6 " \
+            "-cpu max,+guest-subpage,guest-subpage-quota=64"
 
 GUEST_RUN("one-cpu", "-m 128M " CPU);
 GUEST_RUN("four-threads", "accel=tcg,thread=multi -m 128M -smp 4 " CPU);
@@ -152,8 +153,10 @@ static void malformed(void)
     uint8_t *f = frame();
     uint8_t *top = (uint8_t *)(127ull << 20);
 
-    ask(a, f, 128, READ, FAULT);
+    /* Nothing is wrong with it but where it is */
+    write64((uint8_t *)a + 32, 1);
     expect(request((uint8_t *)a + 32), GP, 0, "an array not aligned to 64");
+    ask(a, f, 128, READ, FAULT);
     expect(request((void *)(1ull << 63)), GP, 0, "an address with bit 63");
     expect(request((void *)0xfee00000), GP, 0, "an array in the APIC");
     expect(request((void *)0xfffc0000), GP, 0, "an array in ROM");
@@ -182,6 +185,21 @@ static void malformed(void)
     expect_none(request(a), "a short array does not reach there");
     a->count = 4096;
     expect(request(a), GP, 0, "one that does");
+}
+
+/* RAM of a device is not the machine's. */
+static void device_memory(void)
+{
+    struct array *a = (void *)(uint64_t)(pci_read32(6, 0, 0x10) & ~0xfu);
+
+    if (!a) {
+        bail("the display has no memory");
+    }
+    a->version = 1;
+    a->count = 0;
+    ok(read32(a) == 1, "a display's memory is there");
+    expect(request(a), GP, 0, "an array in it");
+    ok(request_one(a, 128, READ, FAULT) == NOT_RAM, "it can't be protected");
 }
 
 /* In each: a good entry, then a bad one */
@@ -526,6 +544,7 @@ void test(void)
     holds();
     at_once();
     malformed();
+    device_memory();
     bad_entries();
     host_first();
     owner();

@@ -14,6 +14,7 @@ GUEST_RUN("remap", "-cpu max -append remap");
 GUEST_RUN("pusha", "-cpu max -append pusha");
 GUEST_RUN("later", "-cpu max -append later");
 GUEST_RUN("ins", "accel=tcg,thread=multi -cpu max -smp 2 -append ins");
+GUEST_RUN("effect", "-cpu max -append effect");
 GUEST_RUN("exclusive",
           "accel=tcg,thread=multi -cpu max -smp 2 -append exclusive");
 GUEST_RUN("watch", "-cpu max -append watch");
@@ -381,6 +382,28 @@ static void test_flags(void)
        fault_text(x));
 }
 
+static void ins8(void *p, uint16_t port)
+{
+    asm volatile("insb" : "+D" (p) : "d" (port) : "memory");
+}
+
+/* An INS that may not store must not read the port: that has an effect. */
+static void test_effect(void)
+{
+    uint8_t *f = frame();
+
+    /* The keyboard controller is asked for a byte, and has it until read */
+    outb(0x64, 0xd2);
+    outb(0x60, 0x5a);
+    ok(inb(0x64) & 1, "a byte is there");
+    arm((uint64_t)f, SUBPAGE, "read", "fault", 0);
+    expect(TRY(ins8(f, 0x60)), GP, 0, "INS to a protected byte");
+    ok(inb(0x64) & 1, "the byte is still there");
+    disarm();
+    expect_none(TRY(ins8(f, 0x60)), "INS when nothing is protected");
+    ok(*f == 0x5a && !(inb(0x64) & 1), "takes it: 0x%x", *f);
+}
+
 void test(void)
 {
     static const struct {
@@ -393,6 +416,7 @@ void test(void)
         { "pusha", test_pusha },
         { "later", test_later },
         { "ins", test_ins },
+        { "effect", test_effect },
         { "exclusive", test_exclusive },
         { "watch", test_watch },
         { "ltr", test_ltr },

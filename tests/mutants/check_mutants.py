@@ -33,6 +33,8 @@ QUICK = [
     ('subpage-corners', 'suspend'),
     ('subpage-corners', 'eject'),
     ('subpage-corners', 'cpu'),
+    ('subpage-twists', 'pusha'),
+    ('subpage-twists', 'effect'),
 ]
 # For the hooks of register pinning, PIN_*, instead
 PINS = [
@@ -58,6 +60,13 @@ FUNCTIONAL = [
     ('test_subpage_lifecycle', 'all'),
     ('test_subpage_paths', 'all'),
 ]
+# For those of requests by the guest, from this number on
+REQUEST_HOOKS = 300
+REQUESTS = [
+    ('subpage-request', 'one-cpu'),
+    ('subpage-request', 'off'),
+    ('subpage-request', 'four-threads'),
+]
 # Only for what needs CPUs that run at a time; one after the other
 LONG = [
     ('subpage-matrix', 'locked'),
@@ -76,6 +85,9 @@ FIRST = {
     'RAM_REMOVED': ('subpage-system', 'unplug'),
     'WAKEUP': ('subpage-corners', 'suspend'),
     'QUIET': ('subpage-corners', 'cpu'),
+    'WORDS_WRAP': ('subpage-twists', 'pusha'),
+    'TOUCH': ('subpage-twists', 'effect'),
+    'REQUEST_MSR': ('subpage-request', 'off'),
 }
 ROUNDS = '60'
 POINT = re.compile(r'^(not )?ok (\d+)\s*(.*)$')
@@ -157,7 +169,7 @@ class Tests:
 
     def all_green(self, pool):
         """Everything with no hook left out."""
-        pairs = QUICK + PINS + FUNCTIONAL
+        pairs = QUICK + PINS + FUNCTIONAL + REQUESTS
         started = [pool.submit(self.red, 0, *pair) for pair in pairs]
         self.known = dict(zip(pairs, (each.result() for each in started)))
         self.known.update((pair, self.red(0, *pair)) for pair in LONG)
@@ -184,6 +196,8 @@ def pairs_of(hook):
     number, name = hook
     if name.startswith('PIN_'):
         return PINS
+    if number >= REQUEST_HOOKS:
+        return REQUESTS
     return FUNCTIONAL if number >= DEVICE_HOOKS else QUICK
 
 
