@@ -4,7 +4,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-guard.h"
@@ -28,17 +27,9 @@ bool guard_on;
 uint64_t guard_generation;
 
 /*
- * Serializes writers of guard_table.  Order of locks: BQL, guard_lock; RCU
- * read-side sections may be inside or outside of it.
+ * Publish @t, which may be NULL, and free what was there.  Called with the
+ * BQL held, which serializes all that write guard_table.
  */
-static QemuMutex guard_lock;
-
-static void __attribute__((constructor)) guard_lock_init(void)
-{
-    qemu_mutex_init(&guard_lock);
-}
-
-/* Publish @t, which may be NULL, and free what was there. */
 static void guard_publish(GuardTable *t)
 {
     GuardTable *old = guard_table;
@@ -69,7 +60,6 @@ bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
         }
     }
     assert(bql_locked());
-    QEMU_LOCK_GUARD(&guard_lock);
 
     if (!guard_table_update(guard_table, changes, n, limit, &nrecords, &t)) {
         error_setg(errp, "the access table would have %zu records, and the "
@@ -100,9 +90,7 @@ void guard_replace_table(GuardTable *t)
     const GuardChange all = { .last = RAM_ADDR_MAX };
 
     assert(bql_locked());
-    WITH_QEMU_LOCK_GUARD(&guard_lock) {
-        guard_publish(t);
-    }
+    guard_publish(t);
     guard_hits_forget(&all, 1);
     guard_tcg_sync_later();
 }
@@ -281,9 +269,7 @@ static GArray *guard_runs(void)
     guint i;
     unsigned s;
 
-    WITH_QEMU_LOCK_GUARD(&guard_lock) {
-        records = guard_table_records(guard_table);
-    }
+    records = guard_table_records(guard_table);
     for (i = 0; i < records->len; i++) {
         const GuardRecord *rec = &g_array_index(records, GuardRecord, i);
         bool big = rec->order > 0;
@@ -761,9 +747,7 @@ static void guard_query_subpage(GuardFeatureInfoList ***tail)
     info->limits = g_new0(GuardLimits, 1);
     info->limits->regions_per_command = GUARD_MAX_REGIONS;
     info->limits->records = GUARD_MAX_RECORDS;
-    WITH_QEMU_LOCK_GUARD(&guard_lock) {
-        info->limits->records_used = guard_table_nrecords(guard_table);
-    }
+    info->limits->records_used = guard_table_nrecords(guard_table);
     info->counters = guard_counters();
 }
 
