@@ -75,13 +75,6 @@ bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
         return false;
     }
     guard_publish(t);
-    /*
-     * A guest that asks again must not wipe what was counted.  Where nothing
-     * was protected nothing was counted.
-     */
-    if (!changes[0].guest) {
-        guard_hits_forget(changes, n);
-    }
     return true;
 }
 
@@ -421,6 +414,25 @@ static bool guard_wait_maps(const GuardChange *changes, size_t n, Error **errp)
     return true;
 }
 
+/* Go back to what there was, counters included. */
+static void guard_undo_arming(void)
+{
+    guint i = 0;
+
+    guard_change_ram((GuardChange *)guard_undo->data, guard_undo->len,
+                     SIZE_MAX, &error_abort);
+    guard_tcg_sync();
+    /* What was protected for a moment only has no counters */
+    while (i < guard_undo->len) {
+        if (g_array_index(guard_undo, GuardChange, i).nowrite) {
+            g_array_remove_index(guard_undo, i);
+        } else {
+            i++;
+        }
+    }
+    guard_hits_forget((GuardChange *)guard_undo->data, guard_undo->len);
+}
+
 bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
 {
     unsigned removed = guard_ram_removals;
@@ -434,6 +446,7 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
     if (!tightens) {
         guard_change_ram(changes, n, SIZE_MAX, &error_abort);
         guard_tcg_sync();
+        guard_hits_forget(changes, n);
         return true;
     }
     /*
@@ -456,12 +469,14 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
         guard_wait_devices();
         good = guard_wait_maps(changes, n, errp);
         if (!good) {
-            guard_change_ram((GuardChange *)guard_undo->data, guard_undo->len,
-                             SIZE_MAX, &error_abort);
-            guard_tcg_sync();
+            guard_undo_arming();
         }
     }
     g_clear_pointer(&guard_undo, g_array_unref);
+    if (good) {
+        /* Not before: a command that failed must not wipe what was counted */
+        guard_hits_forget(changes, n);
+    }
     return good;
 }
 

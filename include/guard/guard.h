@@ -156,7 +156,8 @@ bool guard_ram_to_gpa(ram_addr_t ram, hwaddr *gpa);
  * @errp: set if the table would get too large or can't become non-empty;
  *        changes that only lift protections don't fail
  *
- * Called with the BQL held.  Does not wait for vCPUs.
+ * Called with the BQL held.  Does not wait for vCPUs, and leaves counters
+ * alone, see guard_hits_forget().
  */
 bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
                       Error **errp);
