@@ -380,12 +380,13 @@ static void guard_wait_devices(void)
 /*
  * Wait for devices that have memory mapped which may not be accessed any
  * more.  Maps that are made from now on don't count: their translation was
- * filtered, or they are waited for the next time.
+ * filtered, or they are waited for the next time.  After @end, in us, it looks
+ * once and does not wait.
  */
-static bool guard_wait_maps(const GuardChange *changes, size_t n, Error **errp)
+static bool guard_wait_maps(const GuardChange *changes, size_t n, int64_t end,
+                            Error **errp)
 {
     uint64_t serial = guard_map_serial();
-    int64_t end = g_get_monotonic_time() + GUARD_MAP_WAIT_MS * 1000;
     g_autofree char *path = NULL;
     const GuardChange *c;
     GuardLiveMap m;
@@ -436,6 +437,7 @@ static void guard_undo_arming(void)
 bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
 {
     unsigned removed = guard_ram_removals;
+    int64_t end = g_get_monotonic_time() + GUARD_MAP_WAIT_MS * 1000;
     bool tightens = false;
     bool good;
     size_t i;
@@ -454,7 +456,7 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
      * makes the command fail before anybody could notice it.  Then again
      * those that were made until the new table was in force.
      */
-    if (!guard_can_arm(errp) || !guard_wait_maps(changes, n, errp) ||
+    if (!guard_can_arm(errp) || !guard_wait_maps(changes, n, end, errp) ||
         !guard_can_arm(errp)) {
         return false;
     }
@@ -467,7 +469,7 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
     if (good) {
         guard_tcg_sync();
         guard_wait_devices();
-        good = guard_wait_maps(changes, n, errp);
+        good = guard_wait_maps(changes, n, end, errp);
         if (!good) {
             guard_undo_arming();
         }
