@@ -66,6 +66,7 @@ static void guard_reset_enter(Object *obj, ResetType type)
     if (type == RESET_TYPE_WAKEUP && !GUARD_MUTANT(GUARD_HOOK_WAKEUP)) {
         return;
     }
+    guard_replacements++;
     if (guard_table && !GUARD_MUTANT(GUARD_HOOK_RESET)) {
         guard_lift(0, RAM_ADDR_MAX, SUBPAGE_CLEAR_REASON_RESET);
     }

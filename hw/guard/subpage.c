@@ -25,6 +25,7 @@
 
 bool guard_on;
 uint64_t guard_generation;
+unsigned guard_replacements;
 
 /*
  * Publish @t, which may be NULL, and free what was there.  Called with the
@@ -83,6 +84,7 @@ void guard_replace_table(GuardTable *t)
     const GuardChange all = { .last = RAM_ADDR_MAX };
 
     assert(bql_locked());
+    guard_replacements++;
     guard_publish(t);
     guard_hits_forget(&all, 1);
     guard_tcg_sync_later();
@@ -434,11 +436,26 @@ static void guard_undo_arming(void)
     guard_hits_forget((GuardChange *)guard_undo->data, guard_undo->len);
 }
 
+/*
+ * Waiting runs bottom halves, which may load a snapshot: that resets the
+ * machine, and may bring a table.
+ */
+static bool guard_not_replaced(unsigned replacements, Error **errp)
+{
+    if (guard_replacements != replacements) {
+        error_setg(errp, "the VM's state was replaced meanwhile: try again");
+        return false;
+    }
+    return true;
+}
+
 bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
 {
     unsigned removed = guard_ram_removals;
+    unsigned replacements = guard_replacements;
     int64_t end = g_get_monotonic_time() + GUARD_MAP_WAIT_MS * 1000;
     bool tightens = false;
+    Error *err = NULL;
     bool good;
     size_t i;
 
@@ -464,13 +481,21 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
         error_setg(errp, "RAM was unplugged or resized meanwhile: try again");
         return false;
     }
+    if (!guard_not_replaced(replacements, errp)) {
+        return false;
+    }
     guard_undo = guard_inverse(changes, n);
     good = guard_change_ram(changes, n, SIZE_MAX, errp);
     if (good) {
         guard_tcg_sync();
         guard_wait_devices();
-        good = guard_wait_maps(changes, n, end, errp);
-        if (!good) {
+        good = guard_wait_maps(changes, n, end, &err);
+        if (guard_replacements != replacements) {
+            /* There is nothing to go back to, and our changes are gone */
+            error_free(err);
+            good = guard_not_replaced(replacements, errp);
+        } else if (!good) {
+            error_propagate(errp, err);
             guard_undo_arming();
         }
     }

@@ -210,6 +210,9 @@ void guard_devices_init(void);
 /* Times that RAM was unplugged or resized; the BQL protects it */
 extern unsigned guard_ram_removals;
 
+/* Times that the machine was reset or its table replaced; as above */
+extern unsigned guard_replacements;
+
 /* A range of RAM lost its protection while guard_arm() may be waiting */
 void guard_undo_forget(ram_addr_t start, ram_addr_t last);
 
