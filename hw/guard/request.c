@@ -147,6 +147,7 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
     g_autoptr(GArray) entries = g_array_new(false, false,
                                             sizeof(GuardRequestEntry));
     GuardRequestStatus all = GUARD_REQUEST_DONE;
+    bool again = false;
     bool done = false;
     GuardLiveMap map;
     guint i;
@@ -168,6 +169,10 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
         all = GUARD_REQUEST_UNAVAILABLE;
     } else if (!guard_request_resolve(entries, changes)) {
         /* The entries tell */
+    } else if (guard_table_holds(guard_table,
+                                 (const GuardChange *)changes->data,
+                                 changes->len)) {
+        done = again = true;
     } else if (guard_map_conflict((const GuardChange *)changes->data,
                                   changes->len, guard_map_serial(), &map)) {
         /* An instruction can't wait for a device */
@@ -193,7 +198,10 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
                              i * GUARD_REQUEST_ENTRY + GUARD_REQUEST_STATUS,
                              status, MEMTXATTRS_UNSPECIFIED, NULL);
     }
-    if (done && !GUARD_MUTANT(GUARD_HOOK_REQUEST_SYNC)) {
+    if (again) {
+        /* Another CPU may have asked for it just now */
+        guard_tcg_wait_insn(cpu);
+    } else if (done && !GUARD_MUTANT(GUARD_HOOK_REQUEST_SYNC)) {
         guard_tcg_sync_insn(cpu);
     }
     return true;

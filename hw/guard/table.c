@@ -402,3 +402,51 @@ bool guard_table_update(const GuardTable *old,
     }
     return true;
 }
+
+/* Whether a change holds from @ram on; @ram is moved behind the record. */
+static bool guard_record_holds(const GuardTable *t, const GuardChange *c,
+                               ram_addr_t *ram)
+{
+    unsigned order;
+
+    for (order = 0; order < GUARD_ORDERS; order++) {
+        ram_addr_t size = (ram_addr_t)1 << guard_order_bits(order);
+        ram_addr_t start = *ram & -size;
+        const GuardPage *page = NULL;
+        uint32_t mask = UINT32_MAX;
+
+        if (t->map[order].nslots) {
+            page = guard_map_find(&t->map[order], t->seed,
+                                  *ram >> guard_order_bits(order));
+        }
+        if (!page) {
+            continue;
+        }
+        if (!order) {
+            mask = guard_subpages(*ram - start,
+                                  MIN(c->last - *ram, size - 1 -
+                                      (*ram - start)) + 1);
+        }
+        *ram = start + size;
+        return !(mask & ~page->nowrite) &&
+               !(c->noread && (mask & ~page->noread));
+    }
+    return false;
+}
+
+bool guard_table_holds(const GuardTable *t, const GuardChange *changes,
+                       size_t n)
+{
+    size_t i;
+
+    for (i = 0; i < n; i++) {
+        ram_addr_t ram = changes[i].start;
+
+        while (t && ram <= changes[i].last) {
+            if (!guard_record_holds(t, &changes[i], &ram)) {
+                return false;
+            }
+        }
+    }
+    return t || !n;
+}

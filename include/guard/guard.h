@@ -140,6 +140,14 @@ char *guard_device_path(const void *who);
 void guard_tcg_sync_insn(CPUState *cpu);
 
 /**
+ * guard_tcg_wait_insn: wait for the guard_tcg_sync_insn() of other CPUs
+ * @cpu: the vCPU whose thread calls, with the BQL held
+ *
+ * The same holds, for the table as it is, and without another flush.
+ */
+void guard_tcg_wait_insn(CPUState *cpu);
+
+/**
  * guard_ram_to_gpa: where the guest sees a byte of RAM at the moment
  * @ram: RAM address
  * @gpa: set to the lowest guest-physical address

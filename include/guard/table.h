@@ -204,6 +204,17 @@ bool guard_table_update(const GuardTable *old,
                         GuardTable **result);
 
 /**
+ * guard_table_holds: whether some changes by a guest would change nothing
+ * @t: table, or NULL
+ * @changes: changes with @guest set
+ * @n: how many
+ *
+ * Called by a writer.  The cost is that of a lookup for each record.
+ */
+bool guard_table_holds(const GuardTable *t, const GuardChange *changes,
+                       size_t n);
+
+/**
  * guard_table_new: make a table of records
  * @records: an array of GuardRecord, not empty, none of the same memory
  *
