@@ -335,7 +335,7 @@ static bool guard_load_records(const GuardSaved *s, GArray *records,
 /* Memory that is looked at in one go, so that an image can't take up much */
 #define GUARD_LOAD_CHANGES  65536
 
-/* Add what a record protects, as an extension of the last change if it is one */
+/* Add what a record protects; where it goes on like before, to the last one */
 static void guard_add_changes(GArray *changes, const GuardRecord *r)
 {
     uint64_t unit = 1ULL << (guard_order_bits(r->order) - 5);

@@ -101,17 +101,6 @@ const char *guard_subpage_unavailable(void)
     return NULL;
 }
 
-static int guard_compare_changes(const void *a, const void *b)
-{
-    const GuardChange *ca = a;
-    const GuardChange *cb = b;
-
-    if (ca->start != cb->start) {
-        return ca->start < cb->start ? -1 : 1;
-    }
-    return ca->index < cb->index ? -1 : ca->index > cb->index;
-}
-
 static bool guard_is_protectable(MemoryRegion *mr)
 {
     return memory_region_is_ram(mr) && !memory_region_is_ram_device(mr) &&
@@ -204,21 +193,6 @@ static bool guard_resolve_region(const SubpageRegion *r, size_t index,
     default:
         return true;
     }
-}
-
-const GuardChange *guard_sort_changes(GArray *changes)
-{
-    const GuardChange *c = (const GuardChange *)changes->data;
-    guint i;
-
-    qsort(changes->data, changes->len, sizeof(GuardChange),
-          guard_compare_changes);
-    for (i = 1; i < changes->len; i++) {
-        if (c[i].start <= c[i - 1].last) {
-            return &c[i];
-        }
-    }
-    return NULL;
 }
 
 const char *guard_subpage_refused(void)

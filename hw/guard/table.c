@@ -450,3 +450,29 @@ bool guard_table_holds(const GuardTable *t, const GuardChange *changes,
     }
     return t || !n;
 }
+
+static int guard_compare_changes(const void *a, const void *b)
+{
+    const GuardChange *ca = a;
+    const GuardChange *cb = b;
+
+    if (ca->start != cb->start) {
+        return ca->start < cb->start ? -1 : 1;
+    }
+    return ca->index < cb->index ? -1 : ca->index > cb->index;
+}
+
+const GuardChange *guard_sort_changes(GArray *changes)
+{
+    const GuardChange *c = (const GuardChange *)changes->data;
+    guint i;
+
+    qsort(changes->data, changes->len, sizeof(GuardChange),
+          guard_compare_changes);
+    for (i = 1; i < changes->len; i++) {
+        if (c[i].start <= c[i - 1].last) {
+            return &c[i];
+        }
+    }
+    return NULL;
+}

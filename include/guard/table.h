@@ -187,6 +187,14 @@ unsigned guard_page_action(const GuardPage *page, uint32_t hit);
 unsigned guard_stronger_action(unsigned a, unsigned b);
 
 /**
+ * guard_sort_changes: sort by address
+ * @changes: array of GuardChange, not empty
+ *
+ * Returns: the first that overlaps the one before it, or NULL.
+ */
+const GuardChange *guard_sort_changes(GArray *changes);
+
+/**
  * guard_table_update: build the table that follows from some changes
  * @old: table, or NULL
  * @changes: sorted by start, and not overlapping
