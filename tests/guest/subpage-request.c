@@ -444,14 +444,19 @@ static void asking(void *unused)
 /* Another CPU's stores stop when the request is done. */
 static uint64_t round, stored;
 
+static void store_on(void)
+{
+    while (__atomic_load_n(&round, __ATOMIC_ACQUIRE)) {
+        write64(shared + 24 * PAGE_SIZE,
+                __atomic_add_fetch(&stored, 1, __ATOMIC_RELAXED));
+    }
+}
+
 static void storing(void *unused)
 {
     (void)unused;
     while (__atomic_load_n(&round, __ATOMIC_ACQUIRE)) {
-        (void)TRY(while (__atomic_load_n(&round, __ATOMIC_ACQUIRE)) {
-            write64(shared + 24 * PAGE_SIZE,
-                    __atomic_add_fetch(&stored, 1, __ATOMIC_RELAXED));
-        });
+        (void)TRY(store_on());
     }
 }
 
