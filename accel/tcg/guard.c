@@ -119,6 +119,15 @@ void guard_tcg_sync(void)
     }
 }
 
+/* Calls of guard_tcg_sync_insn() whose safe work item has yet to run */
+static unsigned guard_tcg_syncs;
+
+static void guard_tcg_flush_last(CPUState *cpu, run_on_cpu_data data)
+{
+    guard_tcg_flush(cpu, data);
+    qatomic_dec(&guard_tcg_syncs);
+}
+
 void guard_tcg_sync_insn(CPUState *self)
 {
     CPUState *cpu;
@@ -133,7 +142,19 @@ void guard_tcg_sync_insn(CPUState *self)
             async_run_on_cpu(cpu, guard_tcg_flush, RUN_ON_CPU_NULL);
         }
     }
-    async_safe_run_on_cpu(self, guard_tcg_flush, RUN_ON_CPU_NULL);
+    qatomic_inc(&guard_tcg_syncs);
+    async_safe_run_on_cpu(self, guard_tcg_flush_last, RUN_ON_CPU_NULL);
+}
+
+void guard_tcg_wait_insn(CPUState *self)
+{
+    /*
+     * All flushes were queued with the BQL held, in which the table was
+     * published.  So behind a safe work item no CPU goes on without its own.
+     */
+    if (qatomic_read(&guard_tcg_syncs)) {
+        async_safe_run_on_cpu(self, guard_tcg_nothing, RUN_ON_CPU_NULL);
+    }
 }
 
 static GuardPath guard_access_path(const GuardAccess *a)

@@ -3,7 +3,7 @@
  * What guard_subpage.ko offers: to other modules a function, and to an
  * administrator /dev/guard-subpage, which takes lines like
  *
- *     read fault ffffffff82b4f2a0 256
+ *     read fault ffffffff82b4f280 256
  *
  * that is access, action, kernel address (hexadecimal) and size in bytes.
  * Address and size are multiples of 128.  What is protected stays so until

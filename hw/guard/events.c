@@ -137,13 +137,14 @@ uint64_t guard_limit_untold(GuardLimit *l)
 /*
  * Counters of single pieces of RAM.  The table has a fixed size; a piece that
  * finds no room in its bucket is not counted here.  No locks: a count may be
- * lost while a command changes the piece.
+ * lost while a command changes the piece.  Atomics are of a pointer's size, for
+ * hosts of 32 bits.
  */
 #define GUARD_HIT_BUCKETS   8192
 #define GUARD_HIT_WAYS      8
 
 typedef struct GuardHit {
-    uint64_t key;               /* number of the piece, plus 1; 0: free */
+    uintptr_t key;              /* number of the piece, plus 1; 0: free */
     Stat64 n[2];                /* reads, writes */
 } GuardHit;
 
@@ -152,13 +153,13 @@ static size_t guard_hits_used;
 
 static void guard_hit(ram_addr_t ram, bool write, uint64_t n)
 {
-    static uint64_t seed;
-    uint64_t key = (ram >> GUARD_SUBPAGE_BITS) + 1;
+    static uintptr_t seed;
+    uintptr_t key = (ram >> GUARD_SUBPAGE_BITS) + 1;
     GuardHit *bucket;
     unsigned i;
 
     if (unlikely(!qatomic_read(&seed))) {
-        uint64_t s;
+        uintptr_t s;
 
         qemu_guest_getrandom_nofail(&s, sizeof(s));
         qatomic_cmpxchg(&seed, 0, s | 1);
@@ -172,7 +173,7 @@ static void guard_hit(ram_addr_t ram, bool write, uint64_t n)
         }
     }
     for (i = 0; i < GUARD_HIT_WAYS; i++) {
-        uint64_t old = qatomic_cmpxchg(&bucket[i].key, 0, key);
+        uintptr_t old = qatomic_cmpxchg(&bucket[i].key, 0, key);
 
         if (!old) {
             qatomic_inc(&guard_hits_used);
@@ -291,10 +292,10 @@ void guard_hits_forget(const GuardChange *changes, size_t n)
         return;
     }
     for (i = 0; i < GUARD_HIT_BUCKETS * GUARD_HIT_WAYS; i++, h++) {
-        uint64_t key = qatomic_read(&h->key);
+        uintptr_t key = qatomic_read(&h->key);
 
-        if (key && guard_is_changed((key - 1) << GUARD_SUBPAGE_BITS, changes,
-                                    n)) {
+        if (key && guard_is_changed((ram_addr_t)(key - 1) <<
+                                    GUARD_SUBPAGE_BITS, changes, n)) {
             stat64_init(&h->n[0], 0);
             stat64_init(&h->n[1], 0);
             qatomic_set(&h->key, 0);
@@ -339,9 +340,9 @@ GArray *guard_hits(void)
         return out;
     }
     for (i = 0; i < GUARD_HIT_BUCKETS * GUARD_HIT_WAYS; i++, h++) {
-        uint64_t key = qatomic_read(&h->key);
+        uintptr_t key = qatomic_read(&h->key);
         GuardHits hits = {
-            .ram = (key - 1) << GUARD_SUBPAGE_BITS,
+            .ram = (ram_addr_t)(key - 1) << GUARD_SUBPAGE_BITS,
             .reads = stat64_get(&h->n[0]),
             .writes = stat64_get(&h->n[1]),
         };

@@ -27,6 +27,7 @@ static void guard_lift(ram_addr_t start, ram_addr_t last,
 
     /* There is no limit for lifting: it can't fail */
     guard_change_ram(&c, 1, SIZE_MAX, &error_abort);
+    guard_hits_forget(&c, 1);
     guard_undo_forget(start, last);
     after = guard_table_bytes(guard_table);
     if (after != before) {
@@ -65,6 +66,7 @@ static void guard_reset_enter(Object *obj, ResetType type)
     if (type == RESET_TYPE_WAKEUP && !GUARD_MUTANT(GUARD_HOOK_WAKEUP)) {
         return;
     }
+    guard_replacements++;
     if (guard_table && !GUARD_MUTANT(GUARD_HOOK_RESET)) {
         guard_lift(0, RAM_ADDR_MAX, SUBPAGE_CLEAR_REASON_RESET);
     }

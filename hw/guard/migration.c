@@ -332,38 +332,61 @@ static bool guard_load_records(const GuardSaved *s, GArray *records,
     return true;
 }
 
-/* The changes that lead to a table, to look for what is in their way */
-static GArray *guard_records_changes(const GArray *records)
+/* Memory that is looked at in one go, so that an image can't take up much */
+#define GUARD_LOAD_CHANGES  65536
+
+/* Add what a record protects; where it goes on like before, to the last one */
+static void guard_add_changes(GArray *changes, const GuardRecord *r)
 {
-    GArray *changes = g_array_new(false, false, sizeof(GuardChange));
-    guint i;
+    uint64_t unit = 1ULL << (guard_order_bits(r->order) - 5);
     unsigned s;
 
-    for (i = 0; i < records->len; i++) {
-        const GuardRecord *r = &g_array_index(records, GuardRecord, i);
-        uint64_t unit = 1ULL << (guard_order_bits(r->order) - 5);
+    for (s = 0; s < 32; s++) {
+        GuardChange c = {
+            .start = r->start + s * unit,
+            .last = r->start + (s + 1) * unit - 1,
+            .nowrite = extract32(r->page.nowrite, s, 1),
+            .noread = extract32(r->page.noread, s, 1),
+        };
+        GuardChange *p = changes->len
+                         ? &g_array_index(changes, GuardChange,
+                                          changes->len - 1) : NULL;
 
-        for (s = 0; s < 32; s++) {
-            GuardChange c = {
-                .start = r->start + s * unit,
-                .last = r->start + (s + 1) * unit - 1,
-                .nowrite = extract32(r->page.nowrite, s, 1),
-                .noread = extract32(r->page.noread, s, 1),
-                .index = i,
-            };
-
-            if (c.nowrite) {
-                g_array_append_val(changes, c);
-            }
+        if (!c.nowrite) {
+            continue;
+        }
+        if (p && p->last + 1 == c.start && p->noread == c.noread) {
+            p->last = c.last;
+        } else {
+            g_array_append_val(changes, c);
         }
     }
-    return changes;
+}
+
+/* Whether a device has mapped what a table is to protect */
+static bool guard_load_conflict(const GArray *records, GuardLiveMap *map)
+{
+    g_autoptr(GArray) changes = g_array_new(false, false, sizeof(GuardChange));
+    uint64_t serial = guard_map_serial();
+    guint i;
+
+    for (i = 0; i < records->len; i++) {
+        guard_add_changes(changes, &g_array_index(records, GuardRecord, i));
+        if (changes->len < GUARD_LOAD_CHANGES && i + 1 < records->len) {
+            continue;
+        }
+        if (guard_map_conflict((const GuardChange *)changes->data,
+                               changes->len, serial, map)) {
+            return true;
+        }
+        g_array_set_size(changes, 0);
+    }
+    return false;
 }
 
 static bool guard_load(const GuardSaved *s, Error **errp)
 {
     g_autoptr(GArray) records = g_array_new(false, false, sizeof(GuardRecord));
-    g_autoptr(GArray) changes = NULL;
     const char *unavailable = guard_subpage_unavailable();
     GuardLiveMap map;
 
@@ -385,9 +408,7 @@ static bool guard_load(const GuardSaved *s, Error **errp)
     if (!guard_load_records(s, records, errp)) {
         return false;
     }
-    changes = guard_records_changes(records);
-    if (guard_map_conflict((GuardChange *)changes->data, changes->len,
-                           guard_map_serial(), &map)) {
+    if (guard_load_conflict(records, &map)) {
         g_autofree char *path = guard_device_path(map.who);
 
         error_setg(errp, "device '%s' has protected memory mapped already",

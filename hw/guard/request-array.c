@@ -52,3 +52,30 @@ void guard_request_entry(const uint8_t *buf, GuardRequestEntry *e)
         e->action = actions[action];
     }
 }
+
+bool guard_request_sort(GArray *entries, GArray *changes)
+{
+    const GuardChange *c = guard_sort_changes(changes);
+    guint i, n;
+
+    if (c && !GUARD_MUTANT(GUARD_HOOK_REQUEST_OVERLAP)) {
+        /* Of two entries the later one is wrong, and each beside the array. */
+        n = c->index == GUARD_REQUEST_ARRAY ||
+            (c[-1].index != GUARD_REQUEST_ARRAY && c[-1].index > c->index)
+            ? c[-1].index : c->index;
+        if (n != GUARD_REQUEST_ARRAY) {
+            g_array_index(entries, GuardRequestEntry, n).status =
+                GUARD_REQUEST_OVERLAP;
+        }
+        return false;
+    }
+    for (i = n = 0; i < changes->len; i++) {
+        GuardChange *from = &g_array_index(changes, GuardChange, i);
+
+        if (from->index != GUARD_REQUEST_ARRAY) {
+            g_array_index(changes, GuardChange, n++) = *from;
+        }
+    }
+    g_array_set_size(changes, n);
+    return true;
+}

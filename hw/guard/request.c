@@ -14,9 +14,6 @@
 #include "guard/request.h"
 #include "guard/resolve.h"
 
-/* Stands for the array among the changes */
-#define GUARD_REQUEST_ARRAY UINT32_MAX
-
 /* Whether the RAM of the request array is unprotected, and so can't lie */
 static bool guard_ram_is_free(const GuardChange *c)
 {
@@ -90,9 +87,8 @@ static bool guard_request_read(hwaddr addr, GArray *entries, GArray *changes)
 /* Find the RAM of each entry.  Returns: whether all of them can be done. */
 static bool guard_request_resolve(GArray *entries, GArray *changes)
 {
-    const GuardChange *c;
     bool ok = true;
-    guint i, n;
+    guint i;
 
     for (i = 0; i < entries->len; i++) {
         GuardRequestEntry *e = &g_array_index(entries, GuardRequestEntry, i);
@@ -117,28 +113,7 @@ static bool guard_request_resolve(GArray *entries, GArray *changes)
         return false;
     }
 
-    c = guard_sort_changes(changes);
-    if (c && !GUARD_MUTANT(GUARD_HOOK_REQUEST_OVERLAP)) {
-        /* Of two entries the later one is wrong, and each beside the array. */
-        n = c->index == GUARD_REQUEST_ARRAY ||
-            (c[-1].index != GUARD_REQUEST_ARRAY && c[-1].index > c->index)
-            ? c[-1].index : c->index;
-        if (n == GUARD_REQUEST_ARRAY) {
-            return false;
-        }
-        g_array_index(entries, GuardRequestEntry, n).status =
-            GUARD_REQUEST_OVERLAP;
-        return false;
-    }
-    for (i = n = 0; i < changes->len; i++) {
-        GuardChange *from = &g_array_index(changes, GuardChange, i);
-
-        if (from->index != GUARD_REQUEST_ARRAY) {
-            g_array_index(changes, GuardChange, n++) = *from;
-        }
-    }
-    g_array_set_size(changes, n);
-    return true;
+    return guard_request_sort(entries, changes);
 }
 
 bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
@@ -147,6 +122,7 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
     g_autoptr(GArray) entries = g_array_new(false, false,
                                             sizeof(GuardRequestEntry));
     GuardRequestStatus all = GUARD_REQUEST_DONE;
+    bool again = false;
     bool done = false;
     GuardLiveMap map;
     guint i;
@@ -168,6 +144,10 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
         all = GUARD_REQUEST_UNAVAILABLE;
     } else if (!guard_request_resolve(entries, changes)) {
         /* The entries tell */
+    } else if (guard_table_holds(guard_table,
+                                 (const GuardChange *)changes->data,
+                                 changes->len)) {
+        done = again = true;
     } else if (guard_map_conflict((const GuardChange *)changes->data,
                                   changes->len, guard_map_serial(), &map)) {
         /* An instruction can't wait for a device */
@@ -193,7 +173,10 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
                              i * GUARD_REQUEST_ENTRY + GUARD_REQUEST_STATUS,
                              status, MEMTXATTRS_UNSPECIFIED, NULL);
     }
-    if (done && !GUARD_MUTANT(GUARD_HOOK_REQUEST_SYNC)) {
+    if (again) {
+        /* Another CPU may have asked for it just now */
+        guard_tcg_wait_insn(cpu);
+    } else if (done && !GUARD_MUTANT(GUARD_HOOK_REQUEST_SYNC)) {
         guard_tcg_sync_insn(cpu);
     }
     return true;

@@ -4,7 +4,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-guard.h"
@@ -26,19 +25,12 @@
 
 bool guard_on;
 uint64_t guard_generation;
+unsigned guard_replacements;
 
 /*
- * Serializes writers of guard_table.  Order of locks: BQL, guard_lock; RCU
- * read-side sections may be inside or outside of it.
+ * Publish @t, which may be NULL, and free what was there.  Called with the
+ * BQL held, which serializes all that write guard_table.
  */
-static QemuMutex guard_lock;
-
-static void __attribute__((constructor)) guard_lock_init(void)
-{
-    qemu_mutex_init(&guard_lock);
-}
-
-/* Publish @t, which may be NULL, and free what was there. */
 static void guard_publish(GuardTable *t)
 {
     GuardTable *old = guard_table;
@@ -69,7 +61,6 @@ bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
         }
     }
     assert(bql_locked());
-    QEMU_LOCK_GUARD(&guard_lock);
 
     if (!guard_table_update(guard_table, changes, n, limit, &nrecords, &t)) {
         error_setg(errp, "the access table would have %zu records, and the "
@@ -85,13 +76,6 @@ bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
         return false;
     }
     guard_publish(t);
-    /*
-     * A guest that asks again must not wipe what was counted.  Where nothing
-     * was protected nothing was counted.
-     */
-    if (!changes[0].guest) {
-        guard_hits_forget(changes, n);
-    }
     return true;
 }
 
@@ -100,9 +84,8 @@ void guard_replace_table(GuardTable *t)
     const GuardChange all = { .last = RAM_ADDR_MAX };
 
     assert(bql_locked());
-    WITH_QEMU_LOCK_GUARD(&guard_lock) {
-        guard_publish(t);
-    }
+    guard_replacements++;
+    guard_publish(t);
     guard_hits_forget(&all, 1);
     guard_tcg_sync_later();
 }
@@ -116,17 +99,6 @@ const char *guard_subpage_unavailable(void)
         return "sub-page protection is enforced for x86 CPUs only";
     }
     return NULL;
-}
-
-static int guard_compare_changes(const void *a, const void *b)
-{
-    const GuardChange *ca = a;
-    const GuardChange *cb = b;
-
-    if (ca->start != cb->start) {
-        return ca->start < cb->start ? -1 : 1;
-    }
-    return ca->index < cb->index ? -1 : ca->index > cb->index;
 }
 
 static bool guard_is_protectable(MemoryRegion *mr)
@@ -223,21 +195,6 @@ static bool guard_resolve_region(const SubpageRegion *r, size_t index,
     }
 }
 
-const GuardChange *guard_sort_changes(GArray *changes)
-{
-    const GuardChange *c = (const GuardChange *)changes->data;
-    guint i;
-
-    qsort(changes->data, changes->len, sizeof(GuardChange),
-          guard_compare_changes);
-    for (i = 1; i < changes->len; i++) {
-        if (c[i].start <= c[i - 1].last) {
-            return &c[i];
-        }
-    }
-    return NULL;
-}
-
 const char *guard_subpage_refused(void)
 {
     const char *unavailable = guard_subpage_unavailable();
@@ -281,9 +238,7 @@ static GArray *guard_runs(void)
     guint i;
     unsigned s;
 
-    WITH_QEMU_LOCK_GUARD(&guard_lock) {
-        records = guard_table_records(guard_table);
-    }
+    records = guard_table_records(guard_table);
     for (i = 0; i < records->len; i++) {
         const GuardRecord *rec = &g_array_index(records, GuardRecord, i);
         bool big = rec->order > 0;
@@ -401,12 +356,13 @@ static void guard_wait_devices(void)
 /*
  * Wait for devices that have memory mapped which may not be accessed any
  * more.  Maps that are made from now on don't count: their translation was
- * filtered, or they are waited for the next time.
+ * filtered, or they are waited for the next time.  After @end, in us, it looks
+ * once and does not wait.
  */
-static bool guard_wait_maps(const GuardChange *changes, size_t n, Error **errp)
+static bool guard_wait_maps(const GuardChange *changes, size_t n, int64_t end,
+                            Error **errp)
 {
     uint64_t serial = guard_map_serial();
-    int64_t end = g_get_monotonic_time() + GUARD_MAP_WAIT_MS * 1000;
     g_autofree char *path = NULL;
     const GuardChange *c;
     GuardLiveMap m;
@@ -435,10 +391,45 @@ static bool guard_wait_maps(const GuardChange *changes, size_t n, Error **errp)
     return true;
 }
 
+/* Go back to what there was, counters included. */
+static void guard_undo_arming(void)
+{
+    guint i = 0;
+
+    guard_change_ram((GuardChange *)guard_undo->data, guard_undo->len,
+                     SIZE_MAX, &error_abort);
+    guard_tcg_sync();
+    /* What was protected for a moment only has no counters */
+    while (i < guard_undo->len) {
+        if (g_array_index(guard_undo, GuardChange, i).nowrite) {
+            g_array_remove_index(guard_undo, i);
+        } else {
+            i++;
+        }
+    }
+    guard_hits_forget((GuardChange *)guard_undo->data, guard_undo->len);
+}
+
+/*
+ * Waiting runs bottom halves, which may load a snapshot: that resets the
+ * machine, and may bring a table.
+ */
+static bool guard_not_replaced(unsigned replacements, Error **errp)
+{
+    if (guard_replacements != replacements) {
+        error_setg(errp, "the VM's state was replaced meanwhile: try again");
+        return false;
+    }
+    return true;
+}
+
 bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
 {
     unsigned removed = guard_ram_removals;
+    unsigned replacements = guard_replacements;
+    int64_t end = g_get_monotonic_time() + GUARD_MAP_WAIT_MS * 1000;
     bool tightens = false;
+    Error *err = NULL;
     bool good;
     size_t i;
 
@@ -448,6 +439,7 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
     if (!tightens) {
         guard_change_ram(changes, n, SIZE_MAX, &error_abort);
         guard_tcg_sync();
+        guard_hits_forget(changes, n);
         return true;
     }
     /*
@@ -455,7 +447,7 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
      * makes the command fail before anybody could notice it.  Then again
      * those that were made until the new table was in force.
      */
-    if (!guard_can_arm(errp) || !guard_wait_maps(changes, n, errp) ||
+    if (!guard_can_arm(errp) || !guard_wait_maps(changes, n, end, errp) ||
         !guard_can_arm(errp)) {
         return false;
     }
@@ -463,19 +455,29 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
         error_setg(errp, "RAM was unplugged or resized meanwhile: try again");
         return false;
     }
+    if (!guard_not_replaced(replacements, errp)) {
+        return false;
+    }
     guard_undo = guard_inverse(changes, n);
     good = guard_change_ram(changes, n, SIZE_MAX, errp);
     if (good) {
         guard_tcg_sync();
         guard_wait_devices();
-        good = guard_wait_maps(changes, n, errp);
-        if (!good) {
-            guard_change_ram((GuardChange *)guard_undo->data, guard_undo->len,
-                             SIZE_MAX, &error_abort);
-            guard_tcg_sync();
+        good = guard_wait_maps(changes, n, end, &err);
+        if (guard_replacements != replacements) {
+            /* There is nothing to go back to, and our changes are gone */
+            error_free(err);
+            good = guard_not_replaced(replacements, errp);
+        } else if (!good) {
+            error_propagate(errp, err);
+            guard_undo_arming();
         }
     }
     g_clear_pointer(&guard_undo, g_array_unref);
+    if (good) {
+        /* Not before: a command that failed must not wipe what was counted */
+        guard_hits_forget(changes, n);
+    }
     return good;
 }
 
@@ -761,9 +763,7 @@ static void guard_query_subpage(GuardFeatureInfoList ***tail)
     info->limits = g_new0(GuardLimits, 1);
     info->limits->regions_per_command = GUARD_MAX_REGIONS;
     info->limits->records = GUARD_MAX_RECORDS;
-    WITH_QEMU_LOCK_GUARD(&guard_lock) {
-        info->limits->records_used = guard_table_nrecords(guard_table);
-    }
+    info->limits->records_used = guard_table_nrecords(guard_table);
     info->counters = guard_counters();
 }
 

@@ -412,3 +412,77 @@ bool guard_table_update(const GuardTable *old,
     }
     return true;
 }
+
+/* Whether a change holds from @ram on; @ram is moved behind the record. */
+static bool guard_record_holds(const GuardTable *t, const GuardChange *c,
+                               ram_addr_t *ram)
+{
+    unsigned order;
+
+    for (order = 0; order < GUARD_ORDERS; order++) {
+        ram_addr_t size = (ram_addr_t)1 << guard_order_bits(order);
+        ram_addr_t start = *ram & -size;
+        const GuardPage *page = NULL;
+        uint32_t mask = UINT32_MAX;
+
+        if (t->map[order].nslots) {
+            page = guard_map_find(&t->map[order], t->seed,
+                                  *ram >> guard_order_bits(order));
+        }
+        if (!page) {
+            continue;
+        }
+        if (!order) {
+            mask = guard_subpages(*ram - start,
+                                  MIN(c->last - *ram, size - 1 -
+                                      (*ram - start)) + 1);
+        }
+        *ram = start + size;
+        return !(mask & ~page->nowrite) &&
+               !(c->noread && (mask & ~page->noread));
+    }
+    return false;
+}
+
+bool guard_table_holds(const GuardTable *t, const GuardChange *changes,
+                       size_t n)
+{
+    size_t i;
+
+    for (i = 0; i < n; i++) {
+        ram_addr_t ram = changes[i].start;
+
+        while (t && ram <= changes[i].last) {
+            if (!guard_record_holds(t, &changes[i], &ram)) {
+                return false;
+            }
+        }
+    }
+    return t || !n;
+}
+
+static int guard_compare_changes(const void *a, const void *b)
+{
+    const GuardChange *ca = a;
+    const GuardChange *cb = b;
+
+    if (ca->start != cb->start) {
+        return ca->start < cb->start ? -1 : 1;
+    }
+    return ca->index < cb->index ? -1 : ca->index > cb->index;
+}
+
+const GuardChange *guard_sort_changes(GArray *changes)
+{
+    const GuardChange *c = (const GuardChange *)changes->data;
+    guint i;
+
+    qsort(changes->data, changes->len, sizeof(GuardChange),
+          guard_compare_changes);
+    for (i = 1; i < changes->len; i++) {
+        if (c[i].start <= c[i - 1].last) {
+            return &c[i];
+        }
+    }
+    return NULL;
+}

@@ -42,7 +42,7 @@ bool guard_rdma_blocked(Error **errp);
 /* Whether a migration that is under way lets memory be protected */
 bool guard_migration_allows(Error **errp);
 
-/* What guard_note() and guard_begin_for() were told on this thread, or NULL */
+/* What guard_note() and guard_work_for() were told on this thread, or NULL */
 const void *guard_noted(void);
 const void *guard_working_for(void);
 

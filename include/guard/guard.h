@@ -140,6 +140,14 @@ char *guard_device_path(const void *who);
 void guard_tcg_sync_insn(CPUState *cpu);
 
 /**
+ * guard_tcg_wait_insn: wait for the guard_tcg_sync_insn() of other CPUs
+ * @cpu: the vCPU whose thread calls, with the BQL held
+ *
+ * The same holds, for the table as it is, and without another flush.
+ */
+void guard_tcg_wait_insn(CPUState *cpu);
+
+/**
  * guard_ram_to_gpa: where the guest sees a byte of RAM at the moment
  * @ram: RAM address
  * @gpa: set to the lowest guest-physical address
@@ -156,7 +164,8 @@ bool guard_ram_to_gpa(ram_addr_t ram, hwaddr *gpa);
  * @errp: set if the table would get too large or can't become non-empty;
  *        changes that only lift protections don't fail
  *
- * Called with the BQL held.  Does not wait for vCPUs.
+ * Called with the BQL held.  Does not wait for vCPUs, and leaves counters
+ * alone, see guard_hits_forget().
  */
 bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
                       Error **errp);
@@ -182,8 +191,8 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota);
  * @errp: set if nothing was changed
  *
  * Called with the BQL held in the main thread, which may let go of it and run
- * bottom halves meanwhile.  Waits up to GUARD_MAP_WAIT_MS for devices that
- * have the memory mapped.
+ * bottom halves meanwhile.  Waits up to GUARD_MAP_WAIT_MS in all for devices
+ * that have the memory mapped.
  */
 bool guard_arm(const GuardChange *changes, size_t n, Error **errp);
 
@@ -208,6 +217,9 @@ void guard_devices_init(void);
 
 /* Times that RAM was unplugged or resized; the BQL protects it */
 extern unsigned guard_ram_removals;
+
+/* Times that the machine was reset or its table replaced; as above */
+extern unsigned guard_replacements;
 
 /* A range of RAM lost its protection while guard_arm() may be waiting */
 void guard_undo_forget(ram_addr_t start, ram_addr_t last);

@@ -77,4 +77,18 @@ bool guard_request_header(const uint8_t *buf, uint32_t *count);
  */
 void guard_request_entry(const uint8_t *buf, GuardRequestEntry *e);
 
+/* Stands for the array among the changes, as GuardChange.index */
+#define GUARD_REQUEST_ARRAY UINT32_MAX
+
+/**
+ * guard_request_sort: from where the entries are in RAM to what is to change
+ * @entries: array of GuardRequestEntry, none of which is wrong
+ * @changes: array of GuardChange, not empty: their RAM, with the place of the
+ *           entry as @index, and that of the array; sorted, and left without
+ *           the array
+ *
+ * Returns: false if two of them overlap; @status of one that does is set then.
+ */
+bool guard_request_sort(GArray *entries, GArray *changes);
+
 #endif /* GUARD_REQUEST_H */

@@ -29,14 +29,6 @@ typedef enum GuardResolve {
 GuardResolve guard_resolve(hwaddr *addr, hwaddr left, GuardChange c,
                            GArray *changes, MemoryRegion **mr);
 
-/**
- * guard_sort_changes: sort by address
- * @changes: array of GuardChange, not empty
- *
- * Returns: the first that overlaps the one before it, or NULL.
- */
-const GuardChange *guard_sort_changes(GArray *changes);
-
 /*
  * Whether a command is waiting for devices, and may yet go back to what was
  * there before it; with the BQL held

@@ -213,6 +213,14 @@ unsigned guard_page_action(const GuardPage *page, uint32_t hit);
 unsigned guard_stronger_action(unsigned a, unsigned b);
 
 /**
+ * guard_sort_changes: sort by address
+ * @changes: array of GuardChange, not empty
+ *
+ * Returns: the first that overlaps the one before it, or NULL.
+ */
+const GuardChange *guard_sort_changes(GArray *changes);
+
+/**
  * guard_table_update: build the table that follows from some changes
  * @old: table, or NULL
  * @changes: sorted by start, and not overlapping
@@ -228,6 +236,17 @@ bool guard_table_update(const GuardTable *old,
                         const GuardChange *changes, size_t nchanges,
                         size_t max_records, size_t *nrecords,
                         GuardTable **result);
+
+/**
+ * guard_table_holds: whether some changes by a guest would change nothing
+ * @t: table, or NULL
+ * @changes: changes with @guest set
+ * @n: how many
+ *
+ * Called by a writer.  The cost is that of a lookup for each record.
+ */
+bool guard_table_holds(const GuardTable *t, const GuardChange *changes,
+                       size_t n);
 
 /**
  * guard_table_new: make a table of records

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import threading
+import time
 
 from guard_qtest import (GuardDeviceTest, LegacyVirtio, MIB, ModernVirtio,
                          PAGE, PciDevice, SUBPAGE)
@@ -488,6 +489,75 @@ class Maps(GuardDeviceTest):
         self.assertTrue(queue.wait())
         self.armed(vm, self.TARGET + 512)
         self.armed(vm, 3 * MIB, access='none')
+
+    def post_again(self, queue):
+        """Guest code: when the first request is done, post the second."""
+        base = 0x40000
+        # mov ax, 0x4000; mov ds, ax; cmp word [used index], 1; jne to the
+        # cmp; mov word [avail index], 2; mov dx, 0xc010; xor ax, ax;
+        # out dx, ax
+        return (b'\xb8\x00\x40\x8e\xd8\x83\x3e'
+                + struct.pack('<HB', queue.used + 2 - base, 1)
+                + b'\x75\xf9\xc7\x06'
+                + struct.pack('<HH', queue.avail + 2 - base, 2)
+                + b'\xba\x10\xc0\x31\xc0\xef' + self.HALT)
+
+    def late_map(self, name):
+        """
+        Have a device map a buffer between the two looks of a command.
+
+        When a request ends, the guest posts another one, at once.  The first
+        look waits for the end; the guest's OUT waits for the BQL, which the
+        command keeps until it waits for the CPU.  What is reported only is
+        still mapped then.  Returns: VM, counter, reply, and seconds.
+        """
+        vm = self.start('-S', '-m', '256M', '-blockdev',
+                        'driver=null-co,node-name=d,size=1048576,'
+                        'latency-ns=1400000000', '-device',
+                        'virtio-blk-pci,addr=4,disable-modern=on,drive=d,'
+                        'queue-size=16,ioeventfd=off,id=vblk',
+                        name=name, code=b'\xea\x00\x7c\x00\x00')
+        device = LegacyVirtio(vm.qtest, 4 << 3, 0xc000)
+        queue = device.queue(0, 0x40000)
+        device.ready()
+        # A large table makes time for the guest
+        vm.cmd('subpage-set-access', regions=[
+            {'addr': addr, 'size': SUBPAGE, 'access': 'read'}
+            for addr in range(24 * MIB, 250 * MIB, PAGE)])
+        self.armed(vm, self.TARGET, action='report')
+        vm.qtest.write(3 * MIB, struct.pack('<IIQ', 0, 0, 0))
+        for i, (addr, size, flags) in enumerate((
+                (3 * MIB, 16, 1), (self.TARGET, 512, 3),
+                (3 * MIB + PAGE, 1, 2))):
+            vm.qtest.write(queue.base + 16 * (3 + i), struct.pack(
+                '<QIHH', addr, size, flags, 4 + i if flags & 1 else 0))
+        vm.qtest.put(2, queue.avail + 6, 3)
+        vm.qtest.write(0x7c00, self.post_again(queue))
+        vm.cmd('cont')
+        Ring.read_sector(queue, self.TARGET)
+        time.sleep(0.6)
+        count = vm.cmd('query-subpage-access', addr=self.TARGET,
+                       size=SUBPAGE)[0]['writes']
+        start = time.monotonic()
+        reply = self.protect(vm, self.TARGET, access='none', action='report')
+        return vm, count, reply, time.monotonic() - start
+
+    def test_late_map(self):
+        """A command that fails at its second look leaves all as it was."""
+        for attempt in range(5):
+            vm, count, reply, seconds = self.late_map(f'vm{attempt}')
+            if 'error' in reply:
+                break
+            # The guest was too slow
+            vm.shutdown()
+        self.refused(reply, 'vblk', 'for writing')
+        # One second for both looks, though the second request takes longer
+        self.assertLess(seconds, 1.6)
+        found = vm.cmd('query-subpage-access', addr=self.TARGET, size=SUBPAGE)
+        self.assertEqual([r['access'] for r in found], ['read'])
+        # The second request was told of as well
+        self.assertGreater(count, 0)
+        self.assertEqual(found[0]['writes'], count + 1)
 
     def test_device_memory(self):
         """Memory that is a device's own is not protected."""

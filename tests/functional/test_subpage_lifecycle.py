@@ -8,7 +8,8 @@ import os
 import struct
 import subprocess
 
-from guard_qtest import GuardDeviceTest, LegacyVirtio, MIB, PAGE, SUBPAGE
+from guard_qtest import (GuardDeviceTest, LegacyVirtio, MIB, PAGE, PciDevice,
+                         SUBPAGE)
 
 REGIONS = [
     {'addr': 16 * MIB, 'size': SUBPAGE, 'access': 'read'},
@@ -190,6 +191,37 @@ class Lifecycle(GuardDeviceTest):
                 self.assertEqual(info['status'], 'failed')
                 self.assertEqual(self.listed(target), [])
                 target.shutdown()
+
+    def test_mapped_already(self):
+        """What a device has mapped already is not protected by a table."""
+        args = ('-drive', f'if=none,id=d,format=raw,file={self.disk()}',
+                '-device', 'ide-hd,drive=d,bus=ide.0')
+        lists, fis = 2 * MIB, 2 * MIB + PAGE
+        # One bit in a page; one of 2 MiB that are alike; the last of many
+        for number, (regions, access, status) in enumerate((
+                ([(lists + PAGE - SUBPAGE, SUBPAGE)], 'read', 'completed'),
+                ([(lists + 0x380, SUBPAGE)], 'read', 'failed'),
+                ([(lists, 2 * MIB)], 'none', 'failed'),
+                ([(MIB + i * 2 * SUBPAGE, SUBPAGE) for i in range(4096)] +
+                 [(fis, SUBPAGE)], 'none', 'failed'))):
+            vm = self.start(*args, name=f'from{number}', machine='q35')
+            vm.cmd('subpage-set-access', regions=[
+                {'addr': addr, 'size': size, 'access': access}
+                for addr, size in regions])
+            uri = self.migrated(vm)
+            target = self.start(*args, '-incoming', 'defer', '-S',
+                                name=f'to{number}', machine='q35')
+            ahci = PciDevice(target.qtest, 0x1f << 3 | 2, {5: 0xfe200000})
+            self.assertEqual(ahci.config_read(2, 0), 0x8086)
+            target.qtest.put(4, 0xfe200004, 1 << 31)
+            for register, value in ((0, lists), (4, 0), (8, fis), (12, 0),
+                                    (0x18, 0x11)):
+                target.qtest.put(4, 0xfe200100 + register, value)
+            self.assertTrue(target.qtest.get(4, 0xfe200118) & 0x8000)
+            self.assertEqual(self.incoming(target, uri)['status'], status)
+            self.assertEqual(bool(self.listed(target)), status == 'completed')
+            vm.shutdown()
+            target.shutdown()
 
     def test_request_under_way(self):
         """A request that was mapped whole is, where a piece is protected."""

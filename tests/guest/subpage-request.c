@@ -130,6 +130,72 @@ static void holds(void)
        "asking again does not wipe the count: %s", r);
 }
 
+/* How many of the parts of all CPUs' TLBs were flushed, or were empty then */
+static uint64_t flushes(void)
+{
+    const char *p = qmp("x-query-jit", "{}");
+    uint64_t n = 0, sum = 0;
+
+    for (; *p; p++) {
+        if (strncmp(p, "TLB ", 4)) {
+            continue;
+        }
+        while (*p && (*p < '0' || *p > '9')) {
+            p++;
+        }
+        for (n = 0; *p >= '0' && *p <= '9'; p++) {
+            n = n * 10 + *p - '0';
+        }
+        sum += n;
+    }
+    return sum;
+}
+
+/* A request that changes nothing costs other CPUs nothing. */
+static void again(void)
+{
+    enum { TIMES = 500 };
+    struct array *a = array_new();
+    uint8_t *big = frames(512);
+    uint8_t *f = frames(3);
+    uint64_t before;
+    int bad = 0;
+
+    /* Within a page, across pages, and parts of a large record */
+    ask(a, f + 128, 256, READ, FAULT);
+    ask(a, f + 3968, 4224, NO, FAULT);
+    ask(a, big, 2 << 20, READ, FAULT);
+    expect_none(request(a), "a request");
+    ok(a->entry[0].status == DONE, "is done: status %u", a->entry[0].status);
+    a->entry[2].gpa += 4096;
+    a->entry[2].length = 512;
+    a->entry[1].access = READ;
+    before = flushes();
+    for (unsigned i = 0; i < TIMES; i++) {
+        a->entry[0].status = UNTOUCHED;
+        bad += request(a).vec != NONE || a->entry[0].status != DONE;
+    }
+    ok(bad == 0, "it is done again, %d times: %d errors", TIMES, bad);
+    before = flushes() - before;
+    ok(before < TIMES / 5, "without a flush: %lu", before);
+
+    a->count = 0;
+    ask(a, f + 128, 384, READ, FAULT);
+    request(a);
+    expect(TRY(write8(f + 384, 1)), GP, 0, "what is added at the end holds");
+    a->count = 0;
+    ask(a, f + 3968, 4352, NO, FAULT);
+    request(a);
+    expect(TRY(read8(f + 8192)), GP, 0, "and in the next page");
+    a->count = 0;
+    ask(a, f + 128, 128, READ, FAULT);
+    ask(a, big, 2 << 20, NO, FAULT);
+    request(a);
+    expect(TRY(read8(big + 4096)), GP, 0, "and 'none' in a large record");
+    qmp("subpage-set-access", "{\"regions\": [{\"addr\": %lu, "
+        "\"size\": 2097152, \"access\": \"read-write\"}]}", (uint64_t)big);
+}
+
 /* At once: the instruction behind WRMSR is in its grip already. */
 static void at_once(void)
 {
@@ -378,14 +444,19 @@ static void asking(void *unused)
 /* Another CPU's stores stop when the request is done. */
 static uint64_t round, stored;
 
+static void store_on(void)
+{
+    while (__atomic_load_n(&round, __ATOMIC_ACQUIRE)) {
+        write64(shared + 24 * PAGE_SIZE,
+                __atomic_add_fetch(&stored, 1, __ATOMIC_RELAXED));
+    }
+}
+
 static void storing(void *unused)
 {
     (void)unused;
     while (__atomic_load_n(&round, __ATOMIC_ACQUIRE)) {
-        (void)TRY(while (__atomic_load_n(&round, __ATOMIC_ACQUIRE)) {
-            write64(shared + 24 * PAGE_SIZE,
-                    __atomic_add_fetch(&stored, 1, __ATOMIC_RELAXED));
-        });
+        (void)TRY(store_on());
     }
 }
 
@@ -549,6 +620,7 @@ void test(void)
     host_first();
     owner();
     quota();
+    again();
     elsewhere();
     together();
     hostile();
