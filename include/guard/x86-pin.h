@@ -54,10 +54,23 @@ void x86_pin_slow_vmload(CPUX86State *env, uint64_t vmcb, int mmu_idx,
                          uintptr_t ra);
 void x86_pin_slow_vmrun(CPUX86State *env, uint64_t vmcb, uintptr_t ra);
 
-/* MOV CR0, LMSW */
+/* Whether CR0, CR4 or EFER may become @val without a closer look */
+static inline bool x86_pin_word_ok(const CPUX86State *env, int reg,
+                                   uint64_t val)
+{
+    return !env->pins.watch &&
+           !((val ^ env->pins.value[reg]) & env->pins.mask[reg]);
+}
+
+/*
+ * MOV CR0, LMSW.  Bits that CR0 does not have, and ET, may differ in @val from
+ * what CR0 becomes; PG changes EFER, too.
+ */
 static inline bool x86_pin_cr0(CPUX86State *env, uint64_t val, uintptr_t ra)
 {
     return unlikely(env->pins.on) && !GUARD_MUTANT(GUARD_HOOK_PIN_CR0) &&
+           !(x86_pin_word_ok(env, 0, (uint32_t)val | CR0_ET_MASK) &&
+             !((val ^ env->cr[0]) & CR0_PG_MASK)) &&
            x86_pin_slow_cr0(env, val, ra);
 }
 
@@ -65,8 +78,7 @@ static inline bool x86_pin_cr0(CPUX86State *env, uint64_t val, uintptr_t ra)
 static inline bool x86_pin_cr4(CPUX86State *env, uint64_t val, uintptr_t ra)
 {
     return unlikely(env->pins.on) && !GUARD_MUTANT(GUARD_HOOK_PIN_CR4) &&
-           (env->pins.watch ||
-            ((val ^ env->pins.value[1]) & env->pins.mask[1])) &&
+           !x86_pin_word_ok(env, 1, val) &&
            x86_pin_slow_word(env, 1, val, ra);
 }
 
@@ -74,6 +86,7 @@ static inline bool x86_pin_cr4(CPUX86State *env, uint64_t val, uintptr_t ra)
 static inline bool x86_pin_efer(CPUX86State *env, uint64_t val, uintptr_t ra)
 {
     return unlikely(env->pins.on) && !GUARD_MUTANT(GUARD_HOOK_PIN_EFER) &&
+           !x86_pin_word_ok(env, 2, val) &&
            x86_pin_slow_word(env, 2, val, ra);
 }
 
@@ -89,6 +102,7 @@ static inline bool x86_pin_msr(CPUX86State *env, uint32_t index, uint64_t val,
 static inline bool x86_pin_clts(CPUX86State *env, uintptr_t ra)
 {
     return unlikely(env->pins.on) && !GUARD_MUTANT(GUARD_HOOK_PIN_CLTS) &&
+           !x86_pin_word_ok(env, 0, env->cr[0] & ~CR0_TS_MASK) &&
            x86_pin_slow_clts(env, ra);
 }
 
@@ -131,6 +145,7 @@ target_ulong x86_pin_slow_keep_base(CPUX86State *env, int seg,
 static inline bool x86_pin_task_ts(CPUX86State *env, uintptr_t ra)
 {
     return unlikely(env->pins.on) && !GUARD_MUTANT(GUARD_HOOK_PIN_TASK_TS) &&
+           !x86_pin_word_ok(env, 0, env->cr[0] | CR0_TS_MASK) &&
            x86_pin_slow_task_ts(env, ra);
 }
 

@@ -159,8 +159,13 @@ bool x86_pin_slow_word(CPUX86State *env, int reg, uint64_t val, uintptr_t ra)
 bool x86_pin_slow_msr(CPUX86State *env, uint32_t index, uint64_t val,
                       uintptr_t ra)
 {
-    uint64_t mask = x86_pin_msr_mask(env, index);
+    uint64_t mask;
 
+    if (!x86_pin_find(&env->pins, PIN_REGISTER_MSR, index)) {
+        /* Only the number modulo 64 is the same */
+        return false;
+    }
+    mask = x86_pin_msr_mask(env, index);
     return x86_pin_write(env, PIN_REGISTER_MSR, index,
                          x86_pin_value(val & mask), ra);
 }
