@@ -223,7 +223,6 @@ void x86_pin_init(X86CPU *cpu);
 
 /* How the pins travel */
 extern const VMStateDescription vmstate_x86_pins;
-extern const VMStateDescription vmstate_x86_npiep;
 
 /**
  * x86_pin_loaded: check the registers of an image against its pins

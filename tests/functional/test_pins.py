@@ -639,16 +639,49 @@ class PinState(Base):
         self.assertEqual(vm.cmd('qom-get', path=cpu,
                                 property='cr-pin-allowed-cr4'), 0x310804)
 
-    def test_npiep_differs(self):
-        """It has to be the same on both sides."""
-        for here, there in ('on', 'off'), ('off', 'on'):
-            path = self.save(self.tcg('-cpu', f'max,npiep={here}'))
-            args = ('-accel', 'tcg', '-m', '64', '-incoming', f'file:{path}')
-            status, lines = self.start('-cpu', f'max,npiep={there}', *args)
-            self.assertEqual(status, 1)
-            self.assertTrue(any('npiep' in line for line in lines), lines)
-            self.assertEqual(self.start('-cpu', f'max,npiep={here}',
-                                        *args)[0], 0)
+    def test_property_differs(self):
+        """What the guest was told it has has to be the same on both sides."""
+        for name in 'cr-pin', 'kvm-cr-pin', 'npiep', 'guest-subpage':
+            for here, there in ('on', 'off'), ('off', 'on'):
+                path = self.save(self.tcg('-cpu', f'max,{name}={here}'))
+                args = ('-accel', 'tcg', '-m', '64', '-incoming',
+                        f'file:{path}', '-cpu')
+                status, lines = self.start(*args, f'max,{name}={there}')
+                self.assertEqual(status, 1, f'{name}={here}')
+                self.assertTrue(any(
+                    f"image's CPU 0 has {name}={here}, and this one "
+                    f'{name}={there}' in line for line in lines), lines)
+                self.assertEqual(self.start(*args, f'max,{name}={here}')[0],
+                                 0)
+
+    def test_property_of_one(self):
+        """Also of a CPU that is not the first."""
+        cpus = ('-smp', '1,maxcpus=2', '-cpu', 'max', '-device',
+                'max-x86_64-cpu,socket-id=0,core-id=1,thread-id=0')
+        path = self.save(self.tcg(*cpus[:-1], cpus[-1] + ',cr-pin=on'))
+        args = ('-accel', 'tcg', '-m', '64', '-incoming', f'file:{path}')
+        status, lines = self.start(*args, *cpus)
+        self.assertEqual(status, 1)
+        self.assertTrue(any("image's CPU 1 has cr-pin=on" in line
+                            for line in lines), lines)
+        self.assertEqual(self.start(*args, *cpus[:-1],
+                                    cpus[-1] + ',cr-pin=on')[0], 0)
+
+    def test_unknown_property(self):
+        """An image of a QEMU to come."""
+        path = self.save(self.tcg('-cpu', 'max,cr-pin=on'))
+        with open(path, 'rb') as file:
+            image = file.read()
+        # The name, the version, the word of properties
+        at = image.find(b'cpu/guard') + len(b'cpu/guard')
+        self.assertEqual(image[at:at + 8], bytes((0, 0, 0, 1, 0, 0, 0, 2)))
+        with open(path, 'wb') as file:
+            file.write(image[:at + 6] + b'\x10' + image[at + 7:])
+        status, lines = self.start('-accel', 'tcg', '-m', '64', '-cpu',
+                                   'max,cr-pin=on', '-incoming',
+                                   f'file:{path}')
+        self.assertEqual(status, 1)
+        self.assertTrue(any('0x1000' in line for line in lines), lines)
 
     def test_snapshot(self):
         """loadvm brings back what was pinned at savevm."""

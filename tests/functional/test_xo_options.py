@@ -192,12 +192,20 @@ class XoOptions(QemuSystemTest):
         """The guest's page tables need the same bit on the target."""
         path = self.save('max,+xo')
         self.assertEqual(self.load('max,+xo', path)[0], 0)
-        for cpu, word in (('max', 'cpu/xo'),
+        for cpu, word in (('max', 'has xo=on, and this one xo=off'),
+                          # As many bits as the guest was told
+                          ('max,phys-bits=39', 'xo=on, and this one xo=off'),
                           ('max,+xo,phys-bits=48', 'phys-bits')):
             status, lines = self.load(cpu, path)
             self.assertEqual(status, 1, f'{cpu}: {lines}')
             self.assertTrue(any(word in line for line in lines), lines)
-        self.assertEqual(self.load('max', self.save('max'))[0], 0)
+        path = self.save('max')
+        self.assertEqual(self.load('max', path)[0], 0)
+        for cpu in 'max,+xo', 'max,+xo,phys-bits=41':
+            status, lines = self.load(cpu, path)
+            self.assertEqual(status, 1, f'{cpu}: {lines}')
+            self.assertTrue(any('has xo=off, and this one xo=on' in line
+                                for line in lines), lines)
 
     def test_model_expansion(self):
         """query-cpu-model-expansion: off unless asked for."""
