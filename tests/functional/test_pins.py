@@ -220,10 +220,18 @@ class PinCommands(Base):
         self.assertEqual(self.pins(vm), [])
 
     def test_no_machine(self):
-        """There is no CPU."""
+        """There is no CPU to pin anything of, and that is said."""
         vm = self.stopped('-accel', 'tcg', '-M', 'none')
-        self.assertEqual(self.pins(vm), [])
-        vm.qmp('register-pin', registers=[{'register': 'cr0', 'ones': WP}])
+        info = self.info(vm)
+        self.assertIs(info['available'], False)
+        self.assertIn('no CPU', info['reason'])
+        for command, register in (('register-pin', {'ones': WP}),
+                                  ('register-unpin', {})):
+            text = self.error(vm, command, registers=[
+                dict(register, register='cr0')])
+            self.assertIn('no CPU', text)
+            self.assertIn('-machine', text)
+        self.assertIn('no CPU', self.hmp(vm, f'register_pin cr0 {WP:#x}'))
         self.assertEqual(self.pins(vm), [])
 
     def test_defaults(self):
