@@ -189,6 +189,9 @@ static inline void x86_pin_reapply(CPUX86State *env, int hook)
     }
 }
 
+/* An instruction that 'cont' let through after a pause starts once more. */
+void x86_pin_pass_again(CPUState *cs);
+
 /*
  * The guest's own MSRs.  Each returns whether there is such an MSR; a write
  * that is not allowed sets @gp, and changes nothing.

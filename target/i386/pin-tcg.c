@@ -55,6 +55,13 @@ static void x86_pin_give_pass(CPUX86State *env, uint64_t id, uintptr_t ra)
     st->pass[st->npasses++] = id;
 }
 
+void x86_pin_pass_again(CPUState *cs)
+{
+    X86PinState *st = &cpu_env(cs)->pins;
+
+    memset(st->pass_used, 0, sizeof(st->pass_used));
+}
+
 /*
  * An instruction would violate @p, or a pin of the guest's if that is NULL.
  * Returns whether to leave out the write, or not at all.

@@ -30,6 +30,8 @@ GUEST_RUN("strict", "reboots -cpu max -smp 2 -append strict");
 GUEST_RUN("migrate", "timeout=120 -cpu max -append migrate");
 GUEST_RUN("hotplug", "timeout=120 -cpu max -smp 1,maxcpus=3 "
           "-append hotplug");
+GUEST_RUN("watched", "accel=tcg,thread=multi timeout=120 -cpu max -smp 2 "
+          "-append watched");
 GUEST_RUN("flood", "timeout=120 -cpu max -append flood");
 
 /* --- Ways to write a register --- */
@@ -727,6 +729,42 @@ static void hotplug(void)
     unpin();
 }
 
+/* --- A watchpoint in the instruction that 'cont' lets through --- */
+
+static struct {
+    bool go;
+    struct dtr operand __attribute__((aligned(64)));
+} watch;
+
+static void lidt_when_told(void *unused)
+{
+    (void)unused;
+    while (!__atomic_load_n(&watch.go, __ATOMIC_ACQUIRE)) {
+        pause();
+    }
+    asm volatile("lidt %0" : : "m" (watch.operand));
+    per_cpu[this_cpu()] = pin_get_idt();
+}
+
+static void watched(void)
+{
+    uint64_t moved = (uint64_t)idt2 | (pin_get_idt() >> 48 << 48);
+    const char *r;
+    PinSeen s;
+
+    memcpy(idt2, idt, sizeof(idt2));
+    watch.operand = pin_unpack(moved);
+    on_cpu(1, lidt_when_told, NULL);
+    r = host("call", "{\"name\": \"watched\", \"go\": %lu, \"operand\": "
+             "%lu}", (uint64_t)&watch.go, (uint64_t)&watch.operand);
+    ok(json_is(r, "watch", "true"), "the watchpoint is hit: %s", r);
+    wait_cpu(1);
+    s = unpin();
+    ok(per_cpu[1] == moved && s.counted == 1,
+       "the instruction was stopped once, and took place: %d, 0x%lx",
+       s.counted, per_cpu[1]);
+}
+
 /* --- A flood of violations --- */
 
 #define FLOOD   20000
@@ -787,6 +825,8 @@ void test(void)
         migrate();
     } else if (!strcmp(what, "hotplug")) {
         hotplug();
+    } else if (!strcmp(what, "watched")) {
+        watched();
     } else if (!strcmp(what, "flood")) {
         flood();
     } else {

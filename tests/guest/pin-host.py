@@ -9,6 +9,7 @@ import tempfile
 import time
 
 import pin_host
+from gdb_host import gdb
 
 
 def states(session, arg):
@@ -34,6 +35,18 @@ def flood(session, _arg):
     session.qmp('query-name')
     return {'events': sum(event['name'] == 'REGISTER_PIN_VIOLATION'
                           for event in session.events)}
+
+
+def watched(session, arg):
+    """Have an instruction let through that a debugger watches then."""
+    pin_host.pin(session, {'registers': [{'register': 'idtr'}], 'conts': 0,
+                           'more': {'action': 'pause', 'cpu-index': 1}})
+    gdb(session, f'M{arg["go"]:x},1:01', cont=False)
+    while (pin_host.counted(session) == session.pins_counted or
+           session.qmp('query-status')['return']['status'] != 'paused'):
+        time.sleep(0.05)
+    _, stop = gdb(session, f'Z3,{arg["operand"]:x},a', 'c')
+    return {'watch': 'rwatch' in stop, 'stop': stop}
 
 
 def plug(session, arg):
@@ -134,4 +147,4 @@ def hostile(session, arg):
 
 
 calls = dict(pin_host.calls, states=states, refused=refused, flood=flood,
-             plug=plug, migrate=migrate, hostile=hostile)
+             plug=plug, watched=watched, migrate=migrate, hostile=hostile)
