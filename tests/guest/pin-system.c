@@ -861,6 +861,44 @@ static void sealed_idt(void)
     memcpy(idt, copy, sizeof(copy));
 }
 
+/*
+ * A pinned IDTR holds a linear address.  Whoever writes the page tables can
+ * have another table there, so that the entries want to be protected too.
+ */
+static void remapped_idt(void)
+{
+    struct gate *seen = map(idt, PTE_P);
+    uint64_t *pte = entry(seen, LEVEL_4K), home = *pte;
+    uint64_t other = (home & ~0xffffffffff000ull) | (uint64_t)idt2;
+    uint64_t line = (uint64_t)pte & -(uint64_t)SUBPAGE;
+    uint64_t idt1 = pin_get_idt();
+    struct dtr there = { sizeof(idt2) - 1, (uint64_t)seen };
+
+    /* #UD is taken for another exception there */
+    memcpy(idt2, idt, sizeof(idt2));
+    idt2[UD] = idt[BR];
+    asm volatile("lidt %0" : : "m" (there));
+    pin("fault", 0, "{\"register\": \"idtr\", \"value\": %lu, \"limit\": "
+        "%u}", there.base, there.limit);
+    arm((uint64_t)idt, sizeof(idt), "read", "fault", 0);
+    expect(TRY(asm volatile("ud2")), UD, 0, "pinned and protected: #UD");
+    set_entry(seen, LEVEL_4K, other);
+    expect(TRY(asm volatile("ud2")), BR, 0,
+           "page tables not protected: the pinned address has another IDT");
+    set_entry(seen, LEVEL_4K, home);
+    flush_tlb();
+    expect(TRY(asm volatile("ud2")), UD, 0, "put back");
+    arm_more(line, SUBPAGE, "read", "fault");
+    expect(TRY(write64(pte, other)), GP, 0, "the entry protected: a store");
+    flush_tlb();
+    expect(TRY(asm volatile("ud2")), UD, 0,
+           "the entry protected: the IDT is where it was");
+    disarm();
+    unpin();
+    expect_none(TRY(write64(pte, home)), "not protected any more: a store");
+    pin_put_idt(idt1);
+}
+
 /* --- CPUs that write all the time --- */
 
 static struct {
@@ -1088,4 +1126,5 @@ void test(void)
     task_switches();
     legacy_fs();
     sealed_idt();
+    remapped_idt();
 }
