@@ -14,7 +14,7 @@ import re
 import socket
 from subprocess import run
 
-from qemu_test import QemuSystemTest
+from guard_options import OptionsTest
 
 WP = 1 << 16
 UMIP, SMEP, SMAP = 1 << 11, 1 << 20, 1 << 21
@@ -27,40 +27,12 @@ STEPS = int(os.environ.get('GUARD_FUZZ_STEPS', '300'))
 SEED = int(os.environ.get('GUARD_FUZZ_SEED', '1'))
 
 
-class Base(QemuSystemTest):
+class Base(OptionsTest):
     """What the tests below share."""
 
-    def start(self, *args):
-        """Run QEMU up to the monitor; return its status and its stderr."""
-        done = run([self.qemu_bin, '-display', 'none', '-nodefaults', '-S',
-                    '-monitor', 'stdio', *args], input='quit\n',
-                   capture_output=True, text=True, timeout=60, check=False)
-        lines = [line for line in done.stderr.splitlines()
-                 if 'warning: TCG doesn\'t support' not in line]
-        return done.returncode, lines
-
-    def assert_refused(self, words, *args):
-        """QEMU ends with one line on stderr that has all the words."""
-        status, lines = self.start(*args)
-        self.assertEqual(status, 1, f'{args}: {lines}')
-        self.assertEqual(len(lines), 1, f'{args}: {lines}')
-        for word in words:
-            self.assertIn(word, lines[0])
-
-    def assert_starts(self, *args):
-        """QEMU starts and says nothing."""
-        self.assertEqual(self.start(*args), (0, []), args)
-
-    def stopped(self, *args):
-        """Start a VM that stands still, and give it."""
-        vm = self.get_vm(*args)
-        vm.add_args('-nodefaults', '-S', '-m', '64')
-        vm.launch()
-        return vm
-
     def tcg(self, *args):
-        """The same with TCG."""
-        return self.stopped('-accel', 'tcg', *args)
+        """Start a VM with TCG that stands still."""
+        return self.stopped('-accel', 'tcg', '-m', '64', *args)
 
     def error(self, vm, command, **arguments):
         """The text of the error that a command gives."""
@@ -69,22 +41,9 @@ class Base(QemuSystemTest):
         self.assertEqual(reply['error']['class'], 'GenericError')
         return reply['error']['desc']
 
-    def wait_migrated(self, vm):
-        """Wait for the end of a migration."""
-        while True:
-            status = vm.cmd('query-migrate')['status']
-            if status in ('completed', 'failed'):
-                break
-        self.assertEqual(status, 'completed')
-
 
 class PinOptions(Base):
     """Options, errors, properties and CPU models."""
-
-    def cpu_property(self, vm, name):
-        """Read a property of the first CPU."""
-        path = vm.cmd('query-cpus-fast')[0]['qom-path']
-        return vm.cmd('qom-get', path=path, property=name)
 
     def test_off_by_default(self):
         """Neither max nor anything else turns them on."""
@@ -168,12 +127,7 @@ class PinOptions(Base):
         for options, asked in (('max,npiep=on', {'npiep': False}),
                                ('max', {'npiep': True})):
             vm = self.tcg('-smp', '1,maxcpus=2', '-cpu', options)
-            slot = next(c for c in vm.cmd('query-hotpluggable-cpus')
-                        if 'qom-path' not in c)
-            text = self.error(vm, 'device_add', driver=slot['type'],
-                              id='hot', **asked, **slot['props'])
-            self.assertIn('npiep', text)
-            self.assertEqual(len(vm.cmd('query-cpus-fast')), 1)
+            self.hotplug_refused(vm, 'npiep', **asked)
             vm.shutdown()
 
 
@@ -551,13 +505,6 @@ class PinState(Base):
             pass
         return vm
 
-    def save(self, vm):
-        """Migrate a VM to a file."""
-        path = self.scratch_file('image')
-        vm.cmd('migrate', uri=f'file:{path}')
-        self.wait_migrated(vm)
-        return path
-
     def test_migration(self):
         """There and back."""
         vm = self.tcg('-cpu', 'max', '-smp', '2')
@@ -722,4 +669,4 @@ class PinState(Base):
 
 
 if __name__ == '__main__':
-    QemuSystemTest.main()
+    Base.main()
