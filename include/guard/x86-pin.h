@@ -192,13 +192,16 @@ static inline void x86_pin_reapply(CPUX86State *env, int hook)
 /* An instruction that 'cont' let through after a pause starts once more. */
 void x86_pin_pass_again(CPUState *cs);
 
+/* Whether @index is one of the MSRs by which the guest pins, if it has them */
+bool x86_pin_guest_has_msr(CPUX86State *env, uint32_t index);
+
 /*
- * The guest's own MSRs.  Each returns whether there is such an MSR; a write
- * that is not allowed sets @gp, and changes nothing.
+ * Writes and reads one of them.  A write that is not allowed changes nothing
+ * and returns false.  (An output argument would make helper_wrmsr() and
+ * helper_rdmsr() guard their stack on each call.)
  */
-bool x86_pin_guest_wrmsr(CPUX86State *env, uint32_t index, uint64_t val,
-                         bool *gp);
-bool x86_pin_guest_rdmsr(CPUX86State *env, uint32_t index, uint64_t *val);
+bool x86_pin_guest_wrmsr(CPUX86State *env, uint32_t index, uint64_t val);
+uint64_t x86_pin_guest_rdmsr(CPUX86State *env, uint32_t index);
 
 /**
  * x86_pin_check_config: refuse CPU properties that can't be had
