@@ -259,8 +259,12 @@ void guard_cpu_told(const GuardAccess *a, unsigned dirs, unsigned accesses)
     };
 }
 
+/* Once there was a pause, an instruction may be in a pass */
+static bool guard_paused;
+
 void guard_pause_before(CPUState *cpu, uintptr_t ra)
 {
+    qatomic_set(&guard_paused, true);
     vm_stop(RUN_STATE_PAUSED);
     /* Out of the loop first, as CF_NOIRQ would not look for the stop */
     cpu->exception_index = EXCP_INTERRUPT;
@@ -352,19 +356,20 @@ uint32_t guard_cpu_pass_cflags(CPUState *cpu, uintptr_t ra)
     GuardVCPU *g;
     unsigned i;
 
-    if (!guard_active() || !ra || !guard_in_pass(ra)) {
+    if (likely(!qatomic_read(&guard_paused)) || !ra || !guard_in_pass(ra)) {
         return 0;
     }
     g = guard_vcpu(cpu);
     for (i = 0; i < g->npasses; i++) {
         g->pass[i].used = false;
     }
+    guard_arch->pass_again(cpu);
     return CF_GUARD_PASS;
 }
 
 void guard_cpu_exit_atomic(CPUState *cpu, uintptr_t ra)
 {
-    if (guard_active()) {
+    if (unlikely(qatomic_read(&guard_paused))) {
         guard_vcpu(cpu)->step_cflags = guard_cpu_pass_cflags(cpu, ra);
     }
 }
@@ -374,7 +379,7 @@ uint32_t guard_cpu_step_cflags(CPUState *cpu)
     GuardVCPU *g;
     uint32_t cflags;
 
-    if (!guard_active()) {
+    if (likely(!qatomic_read(&guard_paused))) {
         return 0;
     }
     g = guard_vcpu(cpu);

@@ -52,6 +52,10 @@ const char *guard_pin_unavailable(void)
     if (!guard_pin_ops) {
         return "register pinning is enforced for x86 CPUs only";
     }
+    if (!first_cpu) {
+        return "this machine has no CPU whose registers could be pinned: use "
+               "a machine that has, such as -machine q35";
+    }
     return NULL;
 }
 

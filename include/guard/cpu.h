@@ -8,6 +8,7 @@
 #include "hw/core/cpu.h"
 #include "guard/guard.h"
 #include "guard/quiet.h"
+#include "guard/step.h"
 
 /* Accesses that a 'cont' after a pause can let through in one instruction */
 #define GUARD_PASSES        64
@@ -190,19 +191,6 @@ void guard_cpu_tell(const GuardAccess *a);
  * RAM are found in GuardVCPU.quiets.
  */
 void guard_cpu_quiet(const GuardAccess *a);
-
-/**
- * guard_cpu_pass_cflags: an instruction is about to be started again
- *
- * For a reason of upstream's: a watchpoint hit.
- * Returns: what the flags of its new block have to have, so that the accesses
- * that were let through are let through again.
- */
-uint32_t guard_cpu_pass_cflags(CPUState *cpu, uintptr_t ra);
-
-/* The same for a misaligned atomic, which starts again in a step of its own */
-void guard_cpu_exit_atomic(CPUState *cpu, uintptr_t ra);
-uint32_t guard_cpu_step_cflags(CPUState *cpu);
 
 /* The next block access of the instruction begins where the last one did */
 static inline void guard_span_grows(CPUState *cpu)

@@ -97,12 +97,16 @@ typedef struct GuardHits {
  * @raise_fault: raise the exception of action 'fault' in the instruction
  *               that @ra is in
  * @pc: the guest's instruction pointer for @ra, or of the CPU if @ra is 0
+ * @pass_again: an instruction that 'cont' let through starts once more, for
+ *              a reason of upstream's: what it used of the pass it may use
+ *              again
  * @phys_mmu_idx: mask of the MMU indexes that are used for page walks and
  *                saved state, never for an instruction's own accesses
  */
 typedef struct GuardArchOps {
     G_NORETURN void (*raise_fault)(CPUState *cpu, uintptr_t ra);
     uint64_t (*pc)(CPUState *cpu, uintptr_t ra);
+    void (*pass_again)(CPUState *cpu);
     uint32_t phys_mmu_idx;
 } GuardArchOps;
 

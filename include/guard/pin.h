@@ -115,13 +115,11 @@ typedef struct X86PinState {
  * @allowed: bits of CR0 and CR4 that the guest may pin
  * @kvm_cr_pin: whether it can do so by the RFC's numbers
  * @npiep: whether SIDT and the like fault at CPL 3
- * @npiep_image: the same of the image that is being loaded
  */
 typedef struct X86PinConfig {
     uint64_t allowed[X86_PIN_GUEST];
     bool kvm_cr_pin;
     bool npiep;
-    bool npiep_image;
 } X86PinConfig;
 
 #endif /* GUARD_PIN_H */

@@ -54,10 +54,23 @@ void x86_pin_slow_vmload(CPUX86State *env, uint64_t vmcb, int mmu_idx,
                          uintptr_t ra);
 void x86_pin_slow_vmrun(CPUX86State *env, uint64_t vmcb, uintptr_t ra);
 
-/* MOV CR0, LMSW */
+/* Whether CR0, CR4 or EFER may become @val without a closer look */
+static inline bool x86_pin_word_ok(const CPUX86State *env, int reg,
+                                   uint64_t val)
+{
+    return !env->pins.watch &&
+           !((val ^ env->pins.value[reg]) & env->pins.mask[reg]);
+}
+
+/*
+ * MOV CR0, LMSW.  Bits that CR0 does not have, and ET, may differ in @val from
+ * what CR0 becomes; PG changes EFER, too.
+ */
 static inline bool x86_pin_cr0(CPUX86State *env, uint64_t val, uintptr_t ra)
 {
     return unlikely(env->pins.on) && !GUARD_MUTANT(GUARD_HOOK_PIN_CR0) &&
+           !(x86_pin_word_ok(env, 0, (uint32_t)val | CR0_ET_MASK) &&
+             !((val ^ env->cr[0]) & CR0_PG_MASK)) &&
            x86_pin_slow_cr0(env, val, ra);
 }
 
@@ -65,8 +78,7 @@ static inline bool x86_pin_cr0(CPUX86State *env, uint64_t val, uintptr_t ra)
 static inline bool x86_pin_cr4(CPUX86State *env, uint64_t val, uintptr_t ra)
 {
     return unlikely(env->pins.on) && !GUARD_MUTANT(GUARD_HOOK_PIN_CR4) &&
-           (env->pins.watch ||
-            ((val ^ env->pins.value[1]) & env->pins.mask[1])) &&
+           !x86_pin_word_ok(env, 1, val) &&
            x86_pin_slow_word(env, 1, val, ra);
 }
 
@@ -74,6 +86,7 @@ static inline bool x86_pin_cr4(CPUX86State *env, uint64_t val, uintptr_t ra)
 static inline bool x86_pin_efer(CPUX86State *env, uint64_t val, uintptr_t ra)
 {
     return unlikely(env->pins.on) && !GUARD_MUTANT(GUARD_HOOK_PIN_EFER) &&
+           !x86_pin_word_ok(env, 2, val) &&
            x86_pin_slow_word(env, 2, val, ra);
 }
 
@@ -89,6 +102,7 @@ static inline bool x86_pin_msr(CPUX86State *env, uint32_t index, uint64_t val,
 static inline bool x86_pin_clts(CPUX86State *env, uintptr_t ra)
 {
     return unlikely(env->pins.on) && !GUARD_MUTANT(GUARD_HOOK_PIN_CLTS) &&
+           !x86_pin_word_ok(env, 0, env->cr[0] & ~CR0_TS_MASK) &&
            x86_pin_slow_clts(env, ra);
 }
 
@@ -131,6 +145,7 @@ target_ulong x86_pin_slow_keep_base(CPUX86State *env, int seg,
 static inline bool x86_pin_task_ts(CPUX86State *env, uintptr_t ra)
 {
     return unlikely(env->pins.on) && !GUARD_MUTANT(GUARD_HOOK_PIN_TASK_TS) &&
+           !x86_pin_word_ok(env, 0, env->cr[0] | CR0_TS_MASK) &&
            x86_pin_slow_task_ts(env, ra);
 }
 
@@ -174,13 +189,19 @@ static inline void x86_pin_reapply(CPUX86State *env, int hook)
     }
 }
 
+/* An instruction that 'cont' let through after a pause starts once more. */
+void x86_pin_pass_again(CPUState *cs);
+
+/* Whether @index is one of the MSRs by which the guest pins, if it has them */
+bool x86_pin_guest_has_msr(CPUX86State *env, uint32_t index);
+
 /*
- * The guest's own MSRs.  Each returns whether there is such an MSR; a write
- * that is not allowed sets @gp, and changes nothing.
+ * Writes and reads one of them.  A write that is not allowed changes nothing
+ * and returns false.  (An output argument would make helper_wrmsr() and
+ * helper_rdmsr() guard their stack on each call.)
  */
-bool x86_pin_guest_wrmsr(CPUX86State *env, uint32_t index, uint64_t val,
-                         bool *gp);
-bool x86_pin_guest_rdmsr(CPUX86State *env, uint32_t index, uint64_t *val);
+bool x86_pin_guest_wrmsr(CPUX86State *env, uint32_t index, uint64_t val);
+uint64_t x86_pin_guest_rdmsr(CPUX86State *env, uint32_t index);
 
 /**
  * x86_pin_check_config: refuse CPU properties that can't be had
@@ -208,7 +229,6 @@ void x86_pin_init(X86CPU *cpu);
 
 /* How the pins travel */
 extern const VMStateDescription vmstate_x86_pins;
-extern const VMStateDescription vmstate_x86_npiep;
 
 /**
  * x86_pin_loaded: check the registers of an image against its pins

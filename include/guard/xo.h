@@ -101,9 +101,6 @@ void xo_get_memory_mapping(CPUState *cs, MemoryMappingList *list);
 void xo_info_mem(Monitor *mon, CPUState *cs);
 void xo_info_tlb(Monitor *mon, CPUState *cs);
 
-/* A guest's page tables depend on M: it travels with the CPU */
-extern const VMStateDescription vmstate_xo;
-
 #endif /* CONFIG_USER_ONLY */
 
 #endif /* GUARD_XO_H */

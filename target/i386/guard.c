@@ -16,6 +16,7 @@
 #include "tcg/helper-tcg.h"
 #include "tcg/access.h"
 #include "guard/x86.h"
+#include "guard/x86-pin.h"
 #include "guard/x86-request.h"
 
 static G_NORETURN void guard_x86_fault(CPUState *cs, uintptr_t ra)
@@ -45,6 +46,7 @@ static uint64_t guard_x86_pc(CPUState *cs, uintptr_t ra)
 static const GuardArchOps guard_x86_ops = {
     .raise_fault = guard_x86_fault,
     .pc = guard_x86_pc,
+    .pass_again = x86_pin_pass_again,
     .phys_mmu_idx = 1U << MMU_PHYS_IDX | 1U << MMU_NESTED_IDX,
 };
 

@@ -254,42 +254,6 @@ const VMStateDescription vmstate_x86_pins = {
     }
 };
 
-static bool x86_npiep_needed(void *opaque)
-{
-    X86CPU *cpu = opaque;
-
-    return cpu->pin_config.npiep;
-}
-
-static int x86_npiep_pre_save(void *opaque)
-{
-    X86CPU *cpu = opaque;
-
-    cpu->pin_config.npiep_image = true;
-    return 0;
-}
-
-static int x86_npiep_post_save(void *opaque)
-{
-    X86CPU *cpu = opaque;
-
-    cpu->pin_config.npiep_image = false;
-    return 0;
-}
-
-const VMStateDescription vmstate_x86_npiep = {
-    .name = "cpu/npiep",
-    .version_id = 1,
-    .minimum_version_id = 1,
-    .needed = x86_npiep_needed,
-    .pre_save = x86_npiep_pre_save,
-    .post_save = x86_npiep_post_save,
-    .fields = (const VMStateField[]) {
-        VMSTATE_BOOL(pin_config.npiep_image, X86CPU),
-        VMSTATE_END_OF_LIST()
-    }
-};
-
 static int x86_pin_refuse_image(X86CPU *cpu, int reg, uint32_t index,
                                 uint64_t val)
 {
@@ -314,18 +278,9 @@ int x86_pin_loaded(X86CPU *cpu)
 {
     CPUX86State *env = &cpu->env;
     X86PinState *st = &env->pins;
-    X86PinConfig *config = &cpu->pin_config;
-    bool npiep = config->npiep_image;
     uint32_t i;
     int w;
 
-    config->npiep_image = false;
-    if (npiep != config->npiep) {
-        error_report("the image's CPU %d has npiep=%s, and this one npiep=%s: "
-                     "use the same on both sides", CPU(cpu)->cpu_index,
-                     npiep ? "on" : "off", config->npiep ? "on" : "off");
-        return -EINVAL;
-    }
     x86_pin_update(cpu);
     guard_tcg_pin_code(CPU(cpu), st->code);
     if (!st->on) {

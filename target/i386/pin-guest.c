@@ -41,20 +41,20 @@ static uint64_t *x86_pin_guest_mask(X86PinState *st, int n)
     return one ? &st->ones[w] : &st->zeros[w];
 }
 
-bool x86_pin_guest_rdmsr(CPUX86State *env, uint32_t index, uint64_t *val)
+bool x86_pin_guest_has_msr(CPUX86State *env, uint32_t index)
+{
+    return x86_pin_guest_msr(env, index) >= 0;
+}
+
+uint64_t x86_pin_guest_rdmsr(CPUX86State *env, uint32_t index)
 {
     int n = x86_pin_guest_msr(env, index);
 
-    if (n < 0) {
-        return false;
-    }
-    *val = n < PIN_CR0_ZERO ? env_archcpu(env)->pin_config.allowed[n]
+    return n < PIN_CR0_ZERO ? env_archcpu(env)->pin_config.allowed[n]
                             : *x86_pin_guest_mask(&env->pins, n);
-    return true;
 }
 
-bool x86_pin_guest_wrmsr(CPUX86State *env, uint32_t index, uint64_t val,
-                         bool *gp)
+bool x86_pin_guest_wrmsr(CPUX86State *env, uint32_t index, uint64_t val)
 {
     X86PinState *st = &env->pins;
     int n = x86_pin_guest_msr(env, index);
@@ -63,12 +63,8 @@ bool x86_pin_guest_wrmsr(CPUX86State *env, uint32_t index, uint64_t val,
     uint64_t opposite;
     const X86HostPin *p;
 
-    if (n < 0) {
-        return false;
-    }
     if (n < PIN_CR0_ZERO) {
-        *gp = true;
-        return true;
+        return false;
     }
 
     /* The masks come in pairs */
@@ -80,8 +76,7 @@ bool x86_pin_guest_wrmsr(CPUX86State *env, uint32_t index, uint64_t val,
     }
     if ((val & ~env_archcpu(env)->pin_config.allowed[w]) || (val & opposite) ||
         ((*mask & ~val) && !GUARD_MUTANT(GUARD_HOOK_PIN_ADD_ONLY))) {
-        *gp = true;
-        return true;
+        return false;
     }
     *mask = val;
     if (GUARD_MUTANT(GUARD_HOOK_PIN_ADD_ONLY)) {

@@ -45,6 +45,21 @@ static inline bool x86_pin_differs(const X86HostPin *p, X86PinValue v)
     return ((v.value ^ p->value) & p->mask) || v.limit != p->limit;
 }
 
+/* What an event tells of a register; the action and @ra are up to the caller */
+static inline GuardPinViolation x86_pin_event(int reg, uint32_t index,
+                                              X86PinValue old,
+                                              X86PinValue attempted)
+{
+    return (GuardPinViolation) {
+        .reg = reg,
+        .index = index,
+        .old = old.value,
+        .attempted = attempted.value,
+        .old_limit = old.limit,
+        .attempted_limit = attempted.limit,
+    };
+}
+
 /**
  * x86_pin_get: what a register holds
  * @env: CPU state

@@ -55,6 +55,13 @@ static void x86_pin_give_pass(CPUX86State *env, uint64_t id, uintptr_t ra)
     st->pass[st->npasses++] = id;
 }
 
+void x86_pin_pass_again(CPUState *cs)
+{
+    X86PinState *st = &cpu_env(cs)->pins;
+
+    memset(st->pass_used, 0, sizeof(st->pass_used));
+}
+
 /*
  * An instruction would violate @p, or a pin of the guest's if that is NULL.
  * Returns whether to leave out the write, or not at all.
@@ -111,6 +118,7 @@ static bool x86_pin_check(CPUX86State *env, int reg, uint32_t index,
     X86PinState *st = &env->pins;
     X86HostPin *p = x86_pin_find(st, reg, index);
     X86PinValue old;
+    GuardPinViolation e;
 
     if (x86_pin_guest_bad(st, reg, v.value)) {
         p = NULL;
@@ -125,15 +133,9 @@ static bool x86_pin_check(CPUX86State *env, int reg, uint32_t index,
         /* The host let it take this value, and was told */
         return false;
     }
-    return x86_pin_refuse(env, p, false, &(GuardPinViolation) {
-        .reg = reg,
-        .index = index,
-        .old = old.value,
-        .attempted = v.value,
-        .old_limit = old.limit,
-        .attempted_limit = v.limit,
-        .ra = ra,
-    });
+    e = x86_pin_event(reg, index, old, v);
+    e.ra = ra;
+    return x86_pin_refuse(env, p, false, &e);
 }
 
 static bool x86_pin_write(CPUX86State *env, int reg, uint32_t index,
@@ -159,8 +161,13 @@ bool x86_pin_slow_word(CPUX86State *env, int reg, uint64_t val, uintptr_t ra)
 bool x86_pin_slow_msr(CPUX86State *env, uint32_t index, uint64_t val,
                       uintptr_t ra)
 {
-    uint64_t mask = x86_pin_msr_mask(env, index);
+    uint64_t mask;
 
+    if (!x86_pin_find(&env->pins, PIN_REGISTER_MSR, index)) {
+        /* Only the number modulo 64 is the same */
+        return false;
+    }
+    mask = x86_pin_msr_mask(env, index);
     return x86_pin_write(env, PIN_REGISTER_MSR, index,
                          x86_pin_value(val & mask), ra);
 }
@@ -186,16 +193,9 @@ static bool x86_pin_check_paging(CPUX86State *env, uint64_t cr0, uint64_t efer,
             : x86_pin_get(env, p->reg, p->index);
         if (x86_pin_differs(p, v)) {
             X86PinValue old = x86_pin_get(env, p->reg, p->index);
-            GuardPinViolation e = {
-                .reg = p->reg,
-                .index = p->index,
-                .old = old.value,
-                .attempted = v.value,
-                .old_limit = old.limit,
-                .attempted_limit = v.limit,
-                .ra = ra,
-            };
+            GuardPinViolation e = x86_pin_event(p->reg, p->index, old, v);
 
+            e.ra = ra;
             if (x86_pin_refuse(env, p, true, &e)) {
                 return true;
             }
@@ -287,12 +287,9 @@ target_ulong x86_pin_slow_keep_base(CPUX86State *env, int seg,
 #ifdef TARGET_X86_64
     uint32_t index = x86_pin_base_msr(seg);
     X86HostPin *p = x86_pin_find(&env->pins, PIN_REGISTER_MSR, index);
-    GuardPinViolation e = {
-        .reg = PIN_REGISTER_MSR,
-        .index = index,
-        .old = env->segs[seg].base,
-        .attempted = base,
-    };
+    GuardPinViolation e = x86_pin_event(PIN_REGISTER_MSR, index,
+                                        x86_pin_value(env->segs[seg].base),
+                                        x86_pin_value(base));
 
     if (!p || !x86_pin_enforced(env)) {
         return base;

@@ -317,13 +317,7 @@ void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
     X86HostPin *p = x86_pin_find(st, reg, index);
     X86PinValue seen = x86_pin_get(env, reg, index);
     X86PinValue v = seen;
-    GuardPinViolation e = {
-        .reg = reg,
-        .index = index,
-        .attempted = seen.value,
-        .attempted_limit = seen.limit,
-        .action = GUARD_ACTION_DISCARD,
-    };
+    GuardPinViolation e;
     uint64_t bad = x86_pin_guest_bad(st, reg, seen.value);
     bool host = p && !p->take && (p->armed || waiting) &&
                 x86_pin_differs(p, seen);
@@ -348,15 +342,15 @@ void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
             v.limit = p->limit;
         }
         x86_pin_put(env, reg, index, v);
-        v = x86_pin_get(env, reg, index);
+        e = x86_pin_event(reg, index, x86_pin_get(env, reg, index), seen);
+        e.action = GUARD_ACTION_DISCARD;
     } else {
         /* What it would have been given, and had before most likely */
-        e.action = GUARD_ACTION_REPORT;
         v.value = (v.value & ~p->mask) | p->value;
         v.limit = p->limit;
+        e = x86_pin_event(reg, index, v, seen);
+        e.action = GUARD_ACTION_REPORT;
     }
-    e.old = v.value;
-    e.old_limit = v.limit;
     guard_pin_violation(env_cpu(env), &e);
     x86_pin_update(env_archcpu(env));
 }
@@ -385,16 +379,9 @@ static void x86_pin_wait_over(CPUState *cs, run_on_cpu_data data)
     for (i = 0; i < st->nhost; i++) {
         X86HostPin *p = &st->host[i];
         X86PinValue v = x86_pin_get(env, p->reg, p->index);
-        GuardPinViolation e = {
-            .reg = p->reg,
-            .index = p->index,
-            .old = v.value,
-            .attempted = v.value,
-            .old_limit = v.limit,
-            .attempted_limit = v.limit,
-            .action = p->action,
-        };
+        GuardPinViolation e = x86_pin_event(p->reg, p->index, v, v);
 
+        e.action = p->action;
         if (p->armed || p->take || p->overdue || !p->deadline ||
             p->deadline > now) {
             continue;

@@ -13,7 +13,6 @@
 #include "exec/cpu-common.h"
 #include "hw/boards.h"
 #include "hw/i386/x86.h"
-#include "migration/vmstate.h"
 #include "system/memory_mapping.h"
 #include "system/qtest.h"
 #include "system/tcg.h"
@@ -142,30 +141,6 @@ const char *xo_phys_bits_hint(X86CPU *cpu)
 {
     return xo_on(&cpu->env) ? " after xo=on took one: raise phys-bits" : "";
 }
-
-static bool xo_needed(void *opaque)
-{
-    X86CPU *cpu = opaque;
-
-    return xo_on(&cpu->env);
-}
-
-/*
- * The guest's page tables have the bit where this CPU was told it is.  A
- * target with xo=off knows no such subsection and refuses the image.
- */
-const VMStateDescription vmstate_xo = {
-    .name = "cpu/xo",
-    .version_id = 1,
-    .minimum_version_id = 1,
-    .needed = xo_needed,
-    .fields = (const VMStateField[]) {
-        VMSTATE_UINT32_EQUAL(phys_bits, X86CPU,
-                             "the image's CPU has xo=on with another "
-                             "phys-bits than this one"),
-        VMSTATE_END_OF_LIST()
-    }
-};
 
 typedef struct XOWalk {
     CPUX86State *env;

@@ -14,7 +14,7 @@ import re
 import socket
 from subprocess import run
 
-from qemu_test import QemuSystemTest
+from guard_options import OptionsTest
 
 WP = 1 << 16
 UMIP, SMEP, SMAP = 1 << 11, 1 << 20, 1 << 21
@@ -27,40 +27,12 @@ STEPS = int(os.environ.get('GUARD_FUZZ_STEPS', '300'))
 SEED = int(os.environ.get('GUARD_FUZZ_SEED', '1'))
 
 
-class Base(QemuSystemTest):
+class Base(OptionsTest):
     """What the tests below share."""
 
-    def start(self, *args):
-        """Run QEMU up to the monitor; return its status and its stderr."""
-        done = run([self.qemu_bin, '-display', 'none', '-nodefaults', '-S',
-                    '-monitor', 'stdio', *args], input='quit\n',
-                   capture_output=True, text=True, timeout=60, check=False)
-        lines = [line for line in done.stderr.splitlines()
-                 if 'warning: TCG doesn\'t support' not in line]
-        return done.returncode, lines
-
-    def assert_refused(self, words, *args):
-        """QEMU ends with one line on stderr that has all the words."""
-        status, lines = self.start(*args)
-        self.assertEqual(status, 1, f'{args}: {lines}')
-        self.assertEqual(len(lines), 1, f'{args}: {lines}')
-        for word in words:
-            self.assertIn(word, lines[0])
-
-    def assert_starts(self, *args):
-        """QEMU starts and says nothing."""
-        self.assertEqual(self.start(*args), (0, []), args)
-
-    def stopped(self, *args):
-        """Start a VM that stands still, and give it."""
-        vm = self.get_vm(*args)
-        vm.add_args('-nodefaults', '-S', '-m', '64')
-        vm.launch()
-        return vm
-
     def tcg(self, *args):
-        """The same with TCG."""
-        return self.stopped('-accel', 'tcg', *args)
+        """Start a VM with TCG that stands still."""
+        return self.stopped('-accel', 'tcg', '-m', '64', *args)
 
     def error(self, vm, command, **arguments):
         """The text of the error that a command gives."""
@@ -69,22 +41,9 @@ class Base(QemuSystemTest):
         self.assertEqual(reply['error']['class'], 'GenericError')
         return reply['error']['desc']
 
-    def wait_migrated(self, vm):
-        """Wait for the end of a migration."""
-        while True:
-            status = vm.cmd('query-migrate')['status']
-            if status in ('completed', 'failed'):
-                break
-        self.assertEqual(status, 'completed')
-
 
 class PinOptions(Base):
     """Options, errors, properties and CPU models."""
-
-    def cpu_property(self, vm, name):
-        """Read a property of the first CPU."""
-        path = vm.cmd('query-cpus-fast')[0]['qom-path']
-        return vm.cmd('qom-get', path=path, property=name)
 
     def test_off_by_default(self):
         """Neither max nor anything else turns them on."""
@@ -168,12 +127,7 @@ class PinOptions(Base):
         for options, asked in (('max,npiep=on', {'npiep': False}),
                                ('max', {'npiep': True})):
             vm = self.tcg('-smp', '1,maxcpus=2', '-cpu', options)
-            slot = next(c for c in vm.cmd('query-hotpluggable-cpus')
-                        if 'qom-path' not in c)
-            text = self.error(vm, 'device_add', driver=slot['type'],
-                              id='hot', **asked, **slot['props'])
-            self.assertIn('npiep', text)
-            self.assertEqual(len(vm.cmd('query-cpus-fast')), 1)
+            self.hotplug_refused(vm, 'npiep', **asked)
             vm.shutdown()
 
 
@@ -220,10 +174,18 @@ class PinCommands(Base):
         self.assertEqual(self.pins(vm), [])
 
     def test_no_machine(self):
-        """There is no CPU."""
+        """There is no CPU to pin anything of, and that is said."""
         vm = self.stopped('-accel', 'tcg', '-M', 'none')
-        self.assertEqual(self.pins(vm), [])
-        vm.qmp('register-pin', registers=[{'register': 'cr0', 'ones': WP}])
+        info = self.info(vm)
+        self.assertIs(info['available'], False)
+        self.assertIn('no CPU', info['reason'])
+        for command, register in (('register-pin', {'ones': WP}),
+                                  ('register-unpin', {})):
+            text = self.error(vm, command, registers=[
+                dict(register, register='cr0')])
+            self.assertIn('no CPU', text)
+            self.assertIn('-machine', text)
+        self.assertIn('no CPU', self.hmp(vm, f'register_pin cr0 {WP:#x}'))
         self.assertEqual(self.pins(vm), [])
 
     def test_defaults(self):
@@ -543,13 +505,6 @@ class PinState(Base):
             pass
         return vm
 
-    def save(self, vm):
-        """Migrate a VM to a file."""
-        path = self.scratch_file('image')
-        vm.cmd('migrate', uri=f'file:{path}')
-        self.wait_migrated(vm)
-        return path
-
     def test_migration(self):
         """There and back."""
         vm = self.tcg('-cpu', 'max', '-smp', '2')
@@ -639,16 +594,49 @@ class PinState(Base):
         self.assertEqual(vm.cmd('qom-get', path=cpu,
                                 property='cr-pin-allowed-cr4'), 0x310804)
 
-    def test_npiep_differs(self):
-        """It has to be the same on both sides."""
-        for here, there in ('on', 'off'), ('off', 'on'):
-            path = self.save(self.tcg('-cpu', f'max,npiep={here}'))
-            args = ('-accel', 'tcg', '-m', '64', '-incoming', f'file:{path}')
-            status, lines = self.start('-cpu', f'max,npiep={there}', *args)
-            self.assertEqual(status, 1)
-            self.assertTrue(any('npiep' in line for line in lines), lines)
-            self.assertEqual(self.start('-cpu', f'max,npiep={here}',
-                                        *args)[0], 0)
+    def test_property_differs(self):
+        """What the guest was told it has has to be the same on both sides."""
+        for name in 'cr-pin', 'kvm-cr-pin', 'npiep', 'guest-subpage':
+            for here, there in ('on', 'off'), ('off', 'on'):
+                path = self.save(self.tcg('-cpu', f'max,{name}={here}'))
+                args = ('-accel', 'tcg', '-m', '64', '-incoming',
+                        f'file:{path}', '-cpu')
+                status, lines = self.start(*args, f'max,{name}={there}')
+                self.assertEqual(status, 1, f'{name}={here}')
+                self.assertTrue(any(
+                    f"image's CPU 0 has {name}={here}, and this one "
+                    f'{name}={there}' in line for line in lines), lines)
+                self.assertEqual(self.start(*args, f'max,{name}={here}')[0],
+                                 0)
+
+    def test_property_of_one(self):
+        """Also of a CPU that is not the first."""
+        cpus = ('-smp', '1,maxcpus=2', '-cpu', 'max', '-device',
+                'max-x86_64-cpu,socket-id=0,core-id=1,thread-id=0')
+        path = self.save(self.tcg(*cpus[:-1], cpus[-1] + ',cr-pin=on'))
+        args = ('-accel', 'tcg', '-m', '64', '-incoming', f'file:{path}')
+        status, lines = self.start(*args, *cpus)
+        self.assertEqual(status, 1)
+        self.assertTrue(any("image's CPU 1 has cr-pin=on" in line
+                            for line in lines), lines)
+        self.assertEqual(self.start(*args, *cpus[:-1],
+                                    cpus[-1] + ',cr-pin=on')[0], 0)
+
+    def test_unknown_property(self):
+        """An image of a QEMU to come."""
+        path = self.save(self.tcg('-cpu', 'max,cr-pin=on'))
+        with open(path, 'rb') as file:
+            image = file.read()
+        # The name, the version, the word of properties
+        at = image.find(b'cpu/guard') + len(b'cpu/guard')
+        self.assertEqual(image[at:at + 8], bytes((0, 0, 0, 1, 0, 0, 0, 2)))
+        with open(path, 'wb') as file:
+            file.write(image[:at + 6] + b'\x10' + image[at + 7:])
+        status, lines = self.start('-accel', 'tcg', '-m', '64', '-cpu',
+                                   'max,cr-pin=on', '-incoming',
+                                   f'file:{path}')
+        self.assertEqual(status, 1)
+        self.assertTrue(any('0x1000' in line for line in lines), lines)
 
     def test_snapshot(self):
         """loadvm brings back what was pinned at savevm."""
@@ -681,4 +669,4 @@ class PinState(Base):
 
 
 if __name__ == '__main__':
-    QemuSystemTest.main()
+    Base.main()

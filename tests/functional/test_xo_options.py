@@ -6,47 +6,14 @@
 
 from subprocess import run
 
-from qemu_test import QemuSystemTest
+from guard_options import OptionsTest
 
 RAM = ('-object', 'memory-backend-ram,id=ram,size=40G,reserve=off',
        '-m', '40G')
 
 
-class XoOptions(QemuSystemTest):
+class XoOptions(OptionsTest):
     """Options, errors, properties and CPU models."""
-
-    def start(self, *args):
-        """Run QEMU up to the monitor; return its status and its stderr."""
-        done = run([self.qemu_bin, '-display', 'none', '-nodefaults', '-S',
-                    '-monitor', 'stdio', *args], input='quit\n',
-                   capture_output=True, text=True, timeout=60, check=False)
-        lines = [line for line in done.stderr.splitlines()
-                 if 'warning: TCG doesn\'t support' not in line]
-        return done.returncode, lines
-
-    def assert_refused(self, words, *args):
-        """QEMU ends with one line on stderr that has all the words."""
-        status, lines = self.start(*args)
-        self.assertEqual(status, 1, f'{args}: {lines}')
-        self.assertEqual(len(lines), 1, f'{args}: {lines}')
-        for word in words:
-            self.assertIn(word, lines[0])
-
-    def assert_starts(self, *args):
-        """QEMU starts and says nothing."""
-        self.assertEqual(self.start(*args), (0, []), args)
-
-    def qmp(self, *args):
-        """Start a VM and give its QMP."""
-        vm = self.get_vm(*args)
-        vm.add_args('-nodefaults', '-S')
-        vm.launch()
-        return vm
-
-    def cpu_property(self, vm, name):
-        """Read a property of the first CPU."""
-        path = vm.cmd('query-cpus-fast')[0]['qom-path']
-        return vm.cmd('qom-get', path=path, property=name)
 
     def test_no_tcg_cpuid(self):
         """Without the TCG leaves the guest can't find the feature."""
@@ -128,22 +95,22 @@ class XoOptions(QemuSystemTest):
                              # TCG ignores these two, with xo=on or without
                              (',host-phys-bits=on,host-phys-bits-limit=38',
                               39)):
-            vm = self.qmp('-accel', 'tcg', '-cpu', 'max,+xo' + option)
+            vm = self.stopped('-accel', 'tcg', '-cpu', 'max,+xo' + option)
             self.assertEqual(self.cpu_property(vm, 'phys-bits'), bits)
             self.assertIs(self.cpu_property(vm, 'xo'), True)
 
     def test_off_by_default(self):
         """Neither max nor anything else turns it on."""
         for model in 'max', 'qemu64', 'base':
-            vm = self.qmp('-accel', 'tcg', '-cpu', model)
+            vm = self.stopped('-accel', 'tcg', '-cpu', model)
             self.assertIs(self.cpu_property(vm, 'xo'), False)
             vm.shutdown()
-        vm = self.qmp('-accel', 'tcg', '-cpu', 'max')
+        vm = self.stopped('-accel', 'tcg', '-cpu', 'max')
         self.assertEqual(self.cpu_property(vm, 'phys-bits'), 40)
 
     def test_several_cpus(self):
         """Every vCPU takes its bit once, a hotplugged one included."""
-        vm = self.qmp('-accel', 'tcg', '-smp', '2,maxcpus=3',
+        vm = self.stopped('-accel', 'tcg', '-smp', '2,maxcpus=3',
                       '-cpu', 'max,+xo')
         slot = next(c for c in vm.cmd('query-hotpluggable-cpus')
                     if 'qom-path' not in c)
@@ -160,26 +127,15 @@ class XoOptions(QemuSystemTest):
         for options, asked in (('max,+xo', {'phys-bits': 41}),
                                ('max,+xo', {'phys-bits': 33}),
                                ('max', {'xo': True})):
-            vm = self.qmp('-accel', 'tcg', '-smp', '1,maxcpus=2',
+            vm = self.stopped('-accel', 'tcg', '-smp', '1,maxcpus=2',
                           '-cpu', options)
-            slot = next(c for c in vm.cmd('query-hotpluggable-cpus')
-                        if 'qom-path' not in c)
-            reply = vm.qmp('device_add', driver=slot['type'], id='hot',
-                           **asked, **slot['props'])
-            self.assertIn('first CPU has xo=', reply['error']['desc'])
-            self.assertEqual(len(vm.cmd('query-cpus-fast')), 1)
+            self.hotplug_refused(vm, 'first CPU has xo=', **asked)
             vm.shutdown()
 
-    def save(self, cpu):
+    def save_cpu(self, cpu):
         """Migrate a VM with this CPU to a file."""
-        path = self.scratch_file('image')
-        vm = self.qmp('-accel', 'tcg', '-m', '64', '-cpu', cpu)
-        vm.cmd('migrate', uri=f'file:{path}')
-        while True:
-            status = vm.cmd('query-migrate')['status']
-            if status in ('completed', 'failed'):
-                break
-        self.assertEqual(status, 'completed')
+        vm = self.stopped('-accel', 'tcg', '-m', '64', '-cpu', cpu)
+        path = self.save(vm)
         vm.shutdown()
         return path
 
@@ -190,18 +146,26 @@ class XoOptions(QemuSystemTest):
 
     def test_migration(self):
         """The guest's page tables need the same bit on the target."""
-        path = self.save('max,+xo')
+        path = self.save_cpu('max,+xo')
         self.assertEqual(self.load('max,+xo', path)[0], 0)
-        for cpu, word in (('max', 'cpu/xo'),
+        for cpu, word in (('max', 'has xo=on, and this one xo=off'),
+                          # As many bits as the guest was told
+                          ('max,phys-bits=39', 'xo=on, and this one xo=off'),
                           ('max,+xo,phys-bits=48', 'phys-bits')):
             status, lines = self.load(cpu, path)
             self.assertEqual(status, 1, f'{cpu}: {lines}')
             self.assertTrue(any(word in line for line in lines), lines)
-        self.assertEqual(self.load('max', self.save('max'))[0], 0)
+        path = self.save_cpu('max')
+        self.assertEqual(self.load('max', path)[0], 0)
+        for cpu in 'max,+xo', 'max,+xo,phys-bits=41':
+            status, lines = self.load(cpu, path)
+            self.assertEqual(status, 1, f'{cpu}: {lines}')
+            self.assertTrue(any('has xo=off, and this one xo=on' in line
+                                for line in lines), lines)
 
     def test_model_expansion(self):
         """query-cpu-model-expansion: off unless asked for."""
-        vm = self.qmp('-accel', 'tcg')
+        vm = self.stopped('-accel', 'tcg')
         for kind in 'static', 'full':
             for name in 'max', 'qemu64':
                 props = vm.cmd('query-cpu-model-expansion', type=kind,
@@ -214,7 +178,7 @@ class XoOptions(QemuSystemTest):
 
     def test_definitions(self):
         """No model needs the feature, so none lists it as unavailable."""
-        vm = self.qmp('-accel', 'tcg')
+        vm = self.stopped('-accel', 'tcg')
         for model in vm.cmd('query-cpu-definitions'):
             self.assertNotIn('xo', model.get('unavailable-features', []))
         names = [p['name'] for p in vm.cmd('device-list-properties',
@@ -229,4 +193,4 @@ class XoOptions(QemuSystemTest):
 
 
 if __name__ == '__main__':
-    QemuSystemTest.main()
+    XoOptions.main()

@@ -10,8 +10,11 @@ import tempfile
 PACKET = re.compile(rb'\$([^#]*)#[0-9a-f]{2}')
 
 
-def gdb(session, *packets):
-    """The answers to packets; the VM runs on afterwards."""
+def gdb(session, *packets, cont=True):
+    """
+    The answers to packets; the VM runs on afterwards.  Without cont only the
+    end of the debugger's session makes it so: if it stops by itself, it stays.
+    """
     answers = []
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'gdb')
@@ -32,5 +35,6 @@ def gdb(session, *packets):
                 answers.append(PACKET.search(data)[1].decode())
         session.qmp({'execute': 'human-monitor-command',
                      'arguments': {'command-line': 'gdbserver none'}})
-    session.qmp('cont')
+    if cont:
+        session.qmp('cont')
     return answers[:-1]

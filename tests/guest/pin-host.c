@@ -30,24 +30,18 @@ GUEST_RUN("strict", "reboots -cpu max -smp 2 -append strict");
 GUEST_RUN("migrate", "timeout=120 -cpu max -append migrate");
 GUEST_RUN("hotplug", "timeout=120 -cpu max -smp 1,maxcpus=3 "
           "-append hotplug");
+GUEST_RUN("rows-reset", "reboots timeout=60 -cpu max -append rows-reset");
+GUEST_RUN("rows-migrate", "timeout=240 -cpu max -append rows-migrate");
+GUEST_RUN("rows-snapshot", "timeout=240 -cpu max -append rows-snapshot");
+GUEST_RUN("watched", "accel=tcg,thread=multi timeout=120 -cpu max -smp 2 "
+          "-append watched");
 GUEST_RUN("flood", "timeout=120 -cpu max -append flood");
 
 /* --- Ways to write a register --- */
 
-static void mov_cr0(uint64_t v)
-{
-    PIN_ATTACK("mov %0, %%cr0", "a" (v));
-}
-
-static void mov_cr4(uint64_t v)
-{
-    PIN_ATTACK("mov %0, %%cr4", "a" (v));
-}
-
-static void lmsw(uint64_t v)
-{
-    PIN_ATTACK("lmsw %w0", "a" (v));
-}
+PIN_BY_REG(mov_cr0, "mov %0, %%cr0")
+PIN_BY_REG(mov_cr4, "mov %0, %%cr4")
+PIN_BY_REG(lmsw, "lmsw %w0")
 
 static void lmsw_memory(uint64_t v)
 {
@@ -169,11 +163,14 @@ static const PinRow rows[] = {
 static struct gate idt2[256] __attribute__((aligned(16)));
 static uint64_t gdt2[SEL_TSS / 8 + 2 * MAX_CPUS];
 
-static void table_rows(void)
+/* All of them, in memory that stays as it is */
+static PinRow every[64];
+
+static unsigned every_row(void)
 {
     uint64_t idt1 = pin_get_idt(), gdt1 = pin_get_gdt();
     uint64_t limit = 16ull << 48;
-    const PinRow all[] = {
+    const PinRow tables[] = {
         { "LIDT, another base", "LIDT", "idtr", 0, PIN_TABLE, 0, idt1,
           (uint64_t)idt2 | (idt1 >> 48 << 48), pin_get_idt, pin_put_idt,
           lidt, 0 },
@@ -188,7 +185,9 @@ static void table_rows(void)
 
     memcpy(idt2, idt, sizeof(idt2));
     memcpy(gdt2, gdt, gdt_ptr.limit + 1);
-    pin_rows(all, ARRAY_SIZE(all));
+    memcpy(every, rows, sizeof(rows));
+    memcpy(every + ARRAY_SIZE(rows), tables, sizeof(tables));
+    return ARRAY_SIZE(rows) + ARRAY_SIZE(tables);
 }
 
 /* --- What stays possible --- */
@@ -727,6 +726,42 @@ static void hotplug(void)
     unpin();
 }
 
+/* --- A watchpoint in the instruction that 'cont' lets through --- */
+
+static struct {
+    bool go;
+    struct dtr operand __attribute__((aligned(64)));
+} watch;
+
+static void lidt_when_told(void *unused)
+{
+    (void)unused;
+    while (!__atomic_load_n(&watch.go, __ATOMIC_ACQUIRE)) {
+        pause();
+    }
+    asm volatile("lidt %0" : : "m" (watch.operand));
+    per_cpu[this_cpu()] = pin_get_idt();
+}
+
+static void watched(void)
+{
+    uint64_t moved = (uint64_t)idt2 | (pin_get_idt() >> 48 << 48);
+    const char *r;
+    PinSeen s;
+
+    memcpy(idt2, idt, sizeof(idt2));
+    watch.operand = pin_unpack(moved);
+    on_cpu(1, lidt_when_told, NULL);
+    r = host("call", "{\"name\": \"watched\", \"go\": %lu, \"operand\": "
+             "%lu}", (uint64_t)&watch.go, (uint64_t)&watch.operand);
+    ok(json_is(r, "watch", "true"), "the watchpoint is hit: %s", r);
+    wait_cpu(1);
+    s = unpin();
+    ok(per_cpu[1] == moved && s.counted == 1,
+       "the instruction was stopped once, and took place: %d, 0x%lx",
+       s.counted, per_cpu[1]);
+}
+
 /* --- A flood of violations --- */
 
 #define FLOOD   20000
@@ -763,8 +798,7 @@ void test(void)
 
     if (!strcmp(what, "main")) {
         on_all(nothing, NULL);
-        pin_rows(rows, ARRAY_SIZE(rows));
-        table_rows();
+        pin_rows(every, every_row());
         beside();
         reserved();
         user_tries();
@@ -787,6 +821,14 @@ void test(void)
         migrate();
     } else if (!strcmp(what, "hotplug")) {
         hotplug();
+    } else if (!strcmp(what, "rows-reset")) {
+        pin_rows_reset(every, every_row());
+    } else if (!strcmp(what, "rows-migrate")) {
+        pin_rows_through(every, every_row(), "migrate");
+    } else if (!strcmp(what, "rows-snapshot")) {
+        pin_rows_through(every, every_row(), "snapshot");
+    } else if (!strcmp(what, "watched")) {
+        watched();
     } else if (!strcmp(what, "flood")) {
         flood();
     } else {

@@ -2,13 +2,15 @@
 """The host's side of pin-host.c."""
 
 import os
-import socket
 import struct
 import subprocess
 import tempfile
 import time
 
+import image_host
 import pin_host
+from gdb_host import gdb
+from image_host import command_line, save
 
 
 def states(session, arg):
@@ -36,6 +38,18 @@ def flood(session, _arg):
                           for event in session.events)}
 
 
+def watched(session, arg):
+    """Have an instruction let through that a debugger watches then."""
+    pin_host.pin(session, {'registers': [{'register': 'idtr'}], 'conts': 0,
+                           'more': {'action': 'pause', 'cpu-index': 1}})
+    gdb(session, f'M{arg["go"]:x},1:01', cont=False)
+    while (pin_host.counted(session) == session.pins_counted or
+           session.qmp('query-status')['return']['status'] != 'paused'):
+        time.sleep(0.05)
+    _, stop = gdb(session, f'Z3,{arg["operand"]:x},a', 'c')
+    return {'watch': 'rwatch' in stop, 'stop': stop}
+
+
 def plug(session, arg):
     """Plug a CPU."""
     slots = session.qmp('query-hotpluggable-cpus')['return']
@@ -45,62 +59,7 @@ def plug(session, arg):
         slot['props'], driver=slot['type'], id=f'cpu{arg["core"]}')})
 
 
-# --- Migration -------------------------------------------------------------
-
-def save(session, path):
-    """Migrate to a file; the guest stands still then."""
-    session.qmp({'execute': 'migrate', 'arguments': {'uri': f'file:{path}'}})
-    while True:
-        status = session.qmp('query-migrate')['return'].get('status')
-        if status == 'completed':
-            return
-        if status == 'failed':
-            raise ValueError(str(session.qmp('query-migrate')))
-        time.sleep(0.05)
-
-
-def command_line(session, serial, monitor, incoming):
-    """The session's command with other ends, or none."""
-    command = list(session.process.args)
-    for name, end in ('guest-serial', serial), ('guest-qmp', monitor):
-        at = next(i for i, word in enumerate(command)
-                  if f'id={name},' in word)
-        command[at] = (f'null,id={name}' if end is None else
-                       f'socket,id={name},fd={end.fileno()}')
-    if monitor is None:
-        at = command.index('chardev=guest-qmp,mode=control')
-        del command[at - 1:at + 1]
-    return command + ['-incoming', incoming]
-
-
-def migrate(session, _arg):
-    """The guest goes on in a new QEMU, which takes the session over."""
-    before = session.qmp('query-register-pins')
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, 'image')
-        save(session, path)
-        ends = [socket.socketpair() for _ in range(2)]
-        theirs = [pair[1] for pair in ends]
-        process = subprocess.Popen(
-            command_line(session, *theirs, f'file:{path}'),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=[end.fileno() for end in theirs])
-        for end in theirs:
-            end.close()
-        session.close()
-        session.process = process
-        session.serial, session.monitor = (pair[0] for pair in ends)
-        session.partial = {session.serial: b'', session.monitor: b''}
-        session.open = {session.serial, session.monitor, process.stderr}
-        session.send('qmp_capabilities', keep_reply=False)
-        while session.qmp('query-status')['return']['status'] == 'inmigrate':
-            time.sleep(0.05)
-        session.qmp('cont')
-    after = session.qmp('query-register-pins')
-    return {'pins': 'same' if before == after and before['return'] else
-            f'{before} {after}'.replace('"', "'")}
-
+# --- Hostile images ---------------------------------------------------------
 
 def load(session, path):
     """Whether a QEMU takes an image, and what it says."""
@@ -133,5 +92,6 @@ def hostile(session, arg):
             'text': text.replace('"', "'")}
 
 
-calls = dict(pin_host.calls, states=states, refused=refused, flood=flood,
-             plug=plug, migrate=migrate, hostile=hostile)
+calls = dict(pin_host.calls, **image_host.calls, states=states,
+             refused=refused, flood=flood, plug=plug, watched=watched,
+             hostile=hostile)

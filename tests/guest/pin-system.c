@@ -22,6 +22,9 @@ GUEST_RUN("race", "accel=tcg,thread=multi timeout=240 -cpu max -smp 4 "
           "-append race");
 GUEST_RUN("two-faced", "accel=tcg,thread=multi timeout=240 -cpu max -smp 2 "
           "-append two-faced");
+GUEST_RUN("rows-reset", "reboots timeout=60 -cpu max -append rows-reset");
+GUEST_RUN("rows-migrate", "timeout=240 -cpu max -append rows-migrate");
+GUEST_RUN("rows-snapshot", "timeout=240 -cpu max -append rows-snapshot");
 GUEST_RUN("race-round-robin", "accel=tcg,thread=single timeout=240 -cpu max "
           "-smp 4 -append race");
 
@@ -59,25 +62,10 @@ static void swapgs_kernel(uint64_t v)
     PIN_ATTACK("swapgs", "a" (0));
 }
 
-static void wrfsbase(uint64_t v)
-{
-    PIN_ATTACK("wrfsbase %0", "a" (v));
-}
-
-static void wrgsbase(uint64_t v)
-{
-    PIN_ATTACK("wrgsbase %0", "a" (v));
-}
-
-static void wrfsbase32(uint64_t v)
-{
-    PIN_ATTACK("wrfsbase %k0", "a" (v));
-}
-
-static void wrgsbase32(uint64_t v)
-{
-    PIN_ATTACK("wrgsbase %k0", "a" (v));
-}
+PIN_BY_REG(wrfsbase, "wrfsbase %0")
+PIN_BY_REG(wrgsbase, "wrgsbase %0")
+PIN_BY_REG(wrfsbase32, "wrfsbase %k0")
+PIN_BY_REG(wrgsbase32, "wrgsbase %k0")
 
 static USER uint64_t user_wrfsbase(uint64_t v)
 {
@@ -114,10 +102,7 @@ static void mov_gs(uint64_t v)
     PIN_ATTACK("mov %w0, %%gs", "a" (data_segment(v)));
 }
 
-static void mov_fs_null(uint64_t v)
-{
-    PIN_ATTACK("mov %w0, %%fs", "a" (v));
-}
+PIN_BY_REG(mov_fs_null, "mov %w0, %%fs")
 
 static void mov_fs_user(uint64_t v)
 {
@@ -371,6 +356,13 @@ VMRUN(idt, 0x480, pin_get_idt, pin_put_idt)
 
 static unsigned saved_offset;
 
+/* A fault in VMRUN leaves GIF clear, and SMIs pending */
+static void in_smm(uint64_t (*fn)(uint64_t), uint64_t v)
+{
+    asm volatile("stgi");
+    smm_run(fn, v);
+}
+
 static uint64_t smm_change(uint64_t v)
 {
     uint8_t *p = (void *)(uint64_t)(SAVED + saved_offset);
@@ -398,7 +390,7 @@ static uint64_t smm_change(uint64_t v)
 static void rsm_##name(uint64_t v)                                      \
 {                                                                       \
     saved_offset = offset;                                              \
-    smm_run(smm_change, v);                                             \
+    in_smm(smm_change, v);                                             \
 }
 SMM(cr0, 0x7f58)
 SMM(cr4, 0x7f48)
@@ -429,17 +421,17 @@ static uint64_t smm_kernel_gs(uint64_t v)
 
 static void in_smm_lstar(uint64_t v)
 {
-    smm_run(smm_lstar, v);
+    in_smm(smm_lstar, v);
 }
 
 static void in_smm_sysenter(uint64_t v)
 {
-    smm_run(smm_sysenter, v);
+    in_smm(smm_sysenter, v);
 }
 
 static void in_smm_kernel_gs(uint64_t v)
 {
-    smm_run(smm_kernel_gs, v);
+    in_smm(smm_kernel_gs, v);
 }
 
 /* --- The rows of both --- */
@@ -481,15 +473,20 @@ static const PinRow states[] = {
               MSR_KERNEL_GS_BASE, kernel_gs_base, in_smm_kernel_gs),
 };
 
-static void table_rows(void)
+/* All of them, in memory that stays as it is */
+static PinRow every[64];
+
+static unsigned every_row(void)
 {
     uint64_t idt1 = pin_get_idt(), gdt1 = pin_get_gdt();
     uint64_t moved_idt = (uint64_t)idt2 | (idt1 >> 48 << 48);
     uint64_t moved_gdt = (uint64_t)gdt2 | (gdt1 >> 48 << 48);
+    unsigned n;
+
 #define TABLE_ROW(what, path, t, get, put, go, flags)                   \
     { what, path, #t "r", 0, PIN_TABLE, 0, t##1, moved_##t, get, put,   \
       go, flags }
-    const PinRow all[] = {
+    const PinRow tables[] = {
         TABLE_ROW("#VMEXIT, GDTR", "do_vmexit", gdt, pin_get_gdt,
                   pin_put_gdt, vmexit_gdt, PIN_STATE),
         TABLE_ROW("#VMEXIT, IDTR", "do_vmexit", idt, pin_get_idt,
@@ -506,7 +503,14 @@ static void table_rows(void)
 
     memcpy(idt2, idt, sizeof(idt2));
     memcpy(gdt2, gdt, gdt_ptr.limit + 1);
-    pin_rows(all, ARRAY_SIZE(all));
+    memcpy(every, bases, sizeof(bases));
+    n = ARRAY_SIZE(bases);
+    memcpy(every + n, vmloads, sizeof(vmloads));
+    n += ARRAY_SIZE(vmloads);
+    memcpy(every + n, states, sizeof(states));
+    n += ARRAY_SIZE(states);
+    memcpy(every + n, tables, sizeof(tables));
+    return n + ARRAY_SIZE(tables);
 }
 
 /* --- An SVM guest that writes by itself --- */
@@ -857,11 +861,48 @@ static void sealed_idt(void)
     memcpy(idt, copy, sizeof(copy));
 }
 
+/*
+ * A pinned IDTR holds a linear address.  Whoever writes the page tables can
+ * have another table there, so that the entries want to be protected too.
+ */
+static void remapped_idt(void)
+{
+    struct gate *seen = map(idt, PTE_P);
+    uint64_t *pte = entry(seen, LEVEL_4K), home = *pte;
+    uint64_t other = (home & ~0xffffffffff000ull) | (uint64_t)idt2;
+    uint64_t line = (uint64_t)pte & -(uint64_t)SUBPAGE;
+    uint64_t idt1 = pin_get_idt();
+    struct dtr there = { sizeof(idt2) - 1, (uint64_t)seen };
+
+    /* #UD is taken for another exception there */
+    memcpy(idt2, idt, sizeof(idt2));
+    idt2[UD] = idt[BR];
+    asm volatile("lidt %0" : : "m" (there));
+    pin("fault", 0, "{\"register\": \"idtr\", \"value\": %lu, \"limit\": "
+        "%u}", there.base, there.limit);
+    arm((uint64_t)idt, sizeof(idt), "read", "fault", 0);
+    expect(TRY(asm volatile("ud2")), UD, 0, "pinned and protected: #UD");
+    set_entry(seen, LEVEL_4K, other);
+    expect(TRY(asm volatile("ud2")), BR, 0,
+           "page tables not protected: the pinned address has another IDT");
+    set_entry(seen, LEVEL_4K, home);
+    flush_tlb();
+    expect(TRY(asm volatile("ud2")), UD, 0, "put back");
+    arm_more(line, SUBPAGE, "read", "fault");
+    expect(TRY(write64(pte, other)), GP, 0, "the entry protected: a store");
+    flush_tlb();
+    expect(TRY(asm volatile("ud2")), UD, 0,
+           "the entry protected: the IDT is where it was");
+    disarm();
+    unpin();
+    expect_none(TRY(write64(pte, home)), "not protected any more: a store");
+    pin_put_idt(idt1);
+}
+
 /* --- CPUs that write all the time --- */
 
 static struct {
-    uint64_t tries, msr, cr4, table;
-    uint64_t pad[4];
+    uint64_t tries, msr, cr0, cr4, table, fs, gs, pad;
 } counters[MAX_CPUS] __attribute__((aligned(64)));
 static bool enough;
 
@@ -869,20 +910,40 @@ static bool enough;
 static void writer(void *unused)
 {
     unsigned me = this_cpu();
-    uint64_t cr4 = read_cr4() | CR4_SMEP;
+    uint64_t cr0 = read_cr0() & ~(CR0_AM | CR0_TS);
+    uint64_t cr4 = read_cr4() | CR4_SMEP | CR4_FSGSBASE;
     struct dtr home = idt_ptr, moved = { sizeof(idt2) - 1, (uint64_t)idt2 };
+    struct dtr gdt_home = gdt_ptr, gdt_moved = { gdt_ptr.limit,
+                                                 (uint64_t)gdt2 };
 
     (void)unused;
     while (!__atomic_load_n(&enough, __ATOMIC_RELAXED)) {
         wrmsr(MSR_LSTAR, GOOD);
+        write_cr0(cr0);
         write_cr4(cr4);
         asm volatile("lidt %0" : : "m" (home));
+        asm volatile("lgdt %0" : : "m" (gdt_home));
+        asm volatile("wrfsbase %0" : : "r" (GOOD));
+        asm volatile("wrgsbase %0" : : "r" (GOOD));
         wrmsr(MSR_LSTAR, EVIL);
-        write_cr4(cr4 & ~CR4_SMEP);
-        asm volatile("lidt %0" : : "m" (moved));
         counters[me].msr += rdmsr(MSR_LSTAR) != GOOD;
+        write_cr0(cr0 | CR0_AM);
+        counters[me].cr0 += !!(read_cr0() & CR0_AM);
+        asm volatile("lmsw %w0" : : "r" (cr0 | CR0_TS));
+        counters[me].cr0 += !!(read_cr0() & CR0_TS);
+        write_cr4(cr4 & ~CR4_SMEP);
         counters[me].cr4 += !(read_cr4() & CR4_SMEP);
+        asm volatile("lidt %0" : : "m" (moved));
         counters[me].table += (pin_get_idt() & 0xffffffff) != home.base;
+        asm volatile("lgdt %0" : : "m" (gdt_moved));
+        counters[me].table += (pin_get_gdt() & 0xffffffff) != gdt_home.base;
+        asm volatile("wrfsbase %0" : : "r" (EVIL));
+        counters[me].fs += rdmsr(MSR_FS_BASE) != GOOD;
+        asm volatile("mov %w0, %%fs" : : "r" (0));
+        counters[me].fs += rdmsr(MSR_FS_BASE) != GOOD;
+        wrmsr(MSR_KERNEL_GS_BASE, EVIL);
+        asm volatile("swapgs");
+        counters[me].gs += rdmsr(MSR_GS_BASE) != GOOD;
         __atomic_store_n(&counters[me].tries, counters[me].tries + 1,
                          __ATOMIC_RELEASE);
     }
@@ -893,15 +954,23 @@ static void race(void)
     const char *r;
 
     memcpy(idt2, idt, sizeof(idt2));
+    memcpy(gdt2, gdt, gdt_ptr.limit + 1);
     for (unsigned i = 1; i < cpus(); i++) {
         on_cpu(i, writer, NULL);
     }
     /* CPU 0 asks, and so does not write */
     r = host("call", "{\"name\": \"race\", \"counters\": %lu, \"stride\": "
-             "%lu, \"cpus\": %u, \"good\": %llu, \"lstar\": %u, \"base\": "
-             "%lu, \"limit\": %u, \"rounds\": 25}", (uint64_t)counters,
-             sizeof(counters[0]), cpus(), GOOD, MSR_LSTAR, idt_ptr.base,
-             idt_ptr.limit);
+             "%lu, \"cpus\": %u, \"rounds\": 25, \"registers\": ["
+             "{\"register\": \"msr\", \"index\": %u, \"value\": %llu}, "
+             "{\"register\": \"msr\", \"index\": %u, \"value\": %llu}, "
+             "{\"register\": \"msr\", \"index\": %u, \"value\": %llu}, "
+             "{\"register\": \"cr0\", \"zeros\": %llu}, "
+             "{\"register\": \"cr4\", \"ones\": %llu}, "
+             "{\"register\": \"gdtr\", \"value\": %lu, \"limit\": %u}, "
+             "{\"register\": \"idtr\", \"value\": %lu, \"limit\": %u}]}",
+             (uint64_t)counters, sizeof(counters[0]), cpus(), MSR_LSTAR, GOOD,
+             MSR_FS_BASE, GOOD, MSR_GS_BASE, GOOD, CR0_AM | CR0_TS, CR4_SMEP,
+             gdt_ptr.base, gdt_ptr.limit, idt_ptr.base, idt_ptr.limit);
     __atomic_store_n(&enough, true, __ATOMIC_RELEASE);
     ok(json_number(r, "rounds", 0) > 0 && json_is(r, "pinned", "0"),
        "pinned on %u CPUs that write: nothing gets through: %s", cpus(), r);
@@ -1039,17 +1108,23 @@ void test(void)
     }
     on_all(nothing, NULL);
     write_cr4(read_cr4() | CR4_FSGSBASE);
-    pin_rows(bases, ARRAY_SIZE(bases));
-    swapgs_whole();
     svm_prepare();
-    pin_rows(vmloads, ARRAY_SIZE(vmloads));
     if (!smm_init()) {
         bail("SMRAM can't be opened");
     }
-    pin_rows(states, ARRAY_SIZE(states));
-    table_rows();
+    if (!strcmp(command_line(), "rows-reset")) {
+        pin_rows_reset(every, every_row());
+        return;
+    }
+    if (!strncmp(command_line(), "rows-", 5)) {
+        pin_rows_through(every, every_row(), command_line() + 5);
+        return;
+    }
+    pin_rows(every, every_row());
+    swapgs_whole();
     l2_tries();
     task_switches();
     legacy_fs();
     sealed_idt();
+    remapped_idt();
 }

@@ -5,6 +5,7 @@ import os
 import struct
 import tempfile
 
+import image_host
 import pin_host
 import subpage_host
 
@@ -17,10 +18,7 @@ def race(session, arg):
     """Pin, wait until it holds, look whether it does, unpin; many times."""
     cpus, size = arg['cpus'], arg['stride']
     rounds = min(arg['rounds'], LIMIT)
-    registers = [
-        {'register': 'msr', 'index': arg['lstar'], 'value': arg['good']},
-        {'register': 'cr4', 'ones': 1 << 20},
-        {'register': 'idtr', 'value': arg['base'], 'limit': arg['limit']}]
+    registers = arg['registers']
     selectors = [{key: r[key] for key in ('register', 'index') if key in r}
                  for r in registers]
     answer = {'rounds': rounds, 'pinned': 0, 'free': 0, 'refused': 0}
@@ -35,7 +33,7 @@ def race(session, arg):
                 'filename': path}})
             with open(path, 'rb') as file:
                 data = file.read()
-            found = [struct.unpack_from('<4Q', data, size * i)
+            found = [struct.unpack_from('<8Q', data, size * i)
                      for i in range(1, cpus)]
             return [f[0] for f in found], sum(sum(f[1:]) for f in found)
 
@@ -69,4 +67,5 @@ def race(session, arg):
     return answer
 
 
-calls = dict(subpage_host.calls, **pin_host.calls, race=race)
+calls = dict(subpage_host.calls, **pin_host.calls, **image_host.calls,
+             race=race)

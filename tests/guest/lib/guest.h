@@ -288,6 +288,8 @@ const char *json(const char *text, const char *path);
 bool json_is(const char *text, const char *path, const char *want);
 /** json_number: the number at @path, @otherwise if there is none */
 int64_t json_number(const char *text, const char *path, int64_t otherwise);
+/** json_text: the string at @path, cut to @size; empty if there is none */
+void json_text(const char *text, const char *path, char *to, size_t size);
 /** json_length: elements of the array at @path, -1 if there is none */
 int json_length(const char *text, const char *path);
 

@@ -190,6 +190,19 @@ int64_t json_number(const char *s, const char *path, int64_t otherwise)
     return negative ? -n : n;
 }
 
+void json_text(const char *s, const char *path, char *to, size_t size)
+{
+    const char *v = json(s, path);
+    size_t n = 0;
+
+    if (v && *v == '"') {
+        for (v++; *v && *v != '"' && n < size - 1; n++) {
+            to[n] = *v++;
+        }
+    }
+    to[n] = 0;
+}
+
 int json_length(const char *s, const char *path)
 {
     const char *v = json(s, path);

@@ -5,20 +5,6 @@
 
 uint64_t pin_insn;
 
-static void copy_text(char *to, size_t size, const char *reply,
-                      const char *path)
-{
-    const char *v = json(reply, path);
-    size_t n = 0;
-
-    if (v && *v == '"') {
-        for (v++; *v && *v != '"' && n < size - 1; n++) {
-            to[n] = *v++;
-        }
-    }
-    to[n] = 0;
-}
-
 static PinSeen parse(const char *r)
 {
     PinSeen s = {
@@ -33,8 +19,8 @@ static PinSeen parse(const char *r)
         .cpu = json_number(r, "first.cpu-index", -1),
     };
 
-    copy_text(s.action, sizeof(s.action), r, "first.action");
-    copy_text(s.reg, sizeof(s.reg), r, "first.register");
+    json_text(r, "first.action", s.action, sizeof(s.action));
+    json_text(r, "first.register", s.reg, sizeof(s.reg));
     if (s.events < 0) {
         bail("the host answered %s", r);
     }
@@ -236,6 +222,33 @@ static bool with_action(const PinRow *r, const char *action, uint64_t good,
     return fine;
 }
 
+/* What the row pins, and what it attacks with */
+static void good_and_evil(const PinRow *r, uint64_t *good, uint64_t *evil)
+{
+    uint64_t now = r->get();
+
+    *good = r->good;
+    *evil = r->evil;
+    if (r->kind == PIN_ONES) {
+        *good = now | r->bits;
+        *evil = *good & ~r->bits;
+    } else if (r->kind == PIN_ZEROS) {
+        *good = now & ~r->bits;
+        *evil = *good | r->bits;
+    }
+}
+
+static bool succeeds(const PinRow *r, uint64_t evil, const char *when)
+{
+    Fault f = TRY(r->go(evil));
+
+    if (f.vec != NONE) {
+        note("%s, %s: %s", r->name, when, fault_text(f));
+        return false;
+    }
+    return is(r, evil, when);
+}
+
 void pin_rows(const PinRow *rows, unsigned n)
 {
     static const char *const actions[] = { "report", "discard", "fault",
@@ -243,33 +256,136 @@ void pin_rows(const PinRow *rows, unsigned n)
 
     for (unsigned i = 0; i < n; i++) {
         const PinRow *r = &rows[i];
-        uint64_t before = r->get();
-        uint64_t good = r->good, evil = r->evil;
-        bool fine = true;
-        Fault f;
+        uint64_t before = r->get(), good, evil;
+        bool fine;
 
-        if (r->kind == PIN_ONES) {
-            good = before | r->bits;
-            evil = good & ~r->bits;
-        } else if (r->kind == PIN_ZEROS) {
-            good = before & ~r->bits;
-            evil = good | r->bits;
-        }
+        good_and_evil(r, &good, &evil);
         r->put(good);
-        f = TRY(r->go(evil));
-        if (f.vec != NONE) {
-            note("%s: %s without a pin", r->name, fault_text(f));
-            fine = false;
-        }
-        fine &= is(r, evil, "without a pin");
+        fine = succeeds(r, evil, "without a pin");
         for (unsigned a = 0; fine && a < ARRAY_SIZE(actions); a++) {
             fine &= with_action(r, actions[a], good, evil);
         }
-        if (fine) {
-            f = TRY(r->go(evil));
-            fine &= f.vec == NONE && is(r, evil, "after register-unpin");
-        }
+        fine = fine && succeeds(r, evil, "after register-unpin");
         r->put(before);
         ok(fine, "%s (%s)", r->name, r->path);
+    }
+}
+
+/*
+ * A register has one pin, so that the rows go in rounds: in each, the next row
+ * of every register.
+ */
+static unsigned round_of(const PinRow *rows, unsigned i)
+{
+    /* An attack by SWAPGS writes the other base first */
+    bool gs = rows[i].index == MSR_GS_BASE ||
+              rows[i].index == MSR_KERNEL_GS_BASE;
+    unsigned n = 0;
+
+    for (unsigned j = 0; j < i; j++) {
+        n += !strcmp(rows[j].reg, rows[i].reg) &&
+             (rows[j].index == rows[i].index ||
+              (gs && (rows[j].index == MSR_GS_BASE ||
+                      rows[j].index == MSR_KERNEL_GS_BASE)));
+    }
+    return n;
+}
+
+static bool fails(const PinRow *r, uint64_t good, uint64_t evil,
+                  const char *when)
+{
+    Fault f = TRY(r->go(evil));
+    bool fine = f.vec == (r->flags & PIN_STATE ? NONE : GP);
+
+    if (!fine) {
+        note("%s, %s: %s", r->name, when, fault_text(f));
+    }
+    fine &= is(r, good, when);
+    r->put(good);
+    return fine;
+}
+
+/* Returns whether the round has rows */
+static bool begin_round(const PinRow *rows, unsigned n, unsigned number)
+{
+    unsigned pinned = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        const PinRow *r = &rows[i];
+        uint64_t good, evil;
+
+        if (round_of(rows, i) == number) {
+            good_and_evil(r, &good, &evil);
+            r->put(good);
+            ok(succeeds(r, evil, "without a pin"), "%s without a pin",
+               r->name);
+            r->put(good);
+        }
+    }
+    for (unsigned i = 0; i < n; i++) {
+        const PinRow *r = &rows[i];
+        uint64_t good, evil;
+        char e[200];
+
+        if (round_of(rows, i) != number) {
+            continue;
+        }
+        good_and_evil(r, &good, &evil);
+        element(r, good, e, sizeof(e));
+        if (qmp_failed(pin_more("{\"action\": \"fault\", \"grace-ms\": "
+                                "600000}", "%s", e))) {
+            bail("%s can't be pinned", e);
+        }
+        ok(fails(r, good, evil, "pinned"), "%s with one", r->name);
+        pinned++;
+    }
+    return pinned;
+}
+
+static void end_round(const PinRow *rows, unsigned n, unsigned number,
+                      const char *what)
+{
+    for (unsigned i = 0; i < n; i++) {
+        const PinRow *r = &rows[i];
+        uint64_t good, evil;
+        bool fine = true;
+
+        if (round_of(rows, i) != number) {
+            continue;
+        }
+        good_and_evil(r, &good, &evil);
+        if (!strcmp(what, "reset") && r->get() != good &&
+            r->kind != PIN_TABLE) {
+            fine &= succeeds(r, evil, "while the pin waits");
+        }
+        r->put(good);
+        fine &= fails(r, good, evil, what);
+        ok(fine, "%s after %s", r->name, what);
+    }
+    unpin();
+}
+
+void pin_rows_reset(const PinRow *rows, unsigned n)
+{
+    unsigned number = boot_number() - 1;
+
+    if (number) {
+        end_round(rows, n, number - 1, "reset");
+    }
+    if (begin_round(rows, n, number)) {
+        for (;;) {
+            outb(0x64, 0xfe);
+        }
+    }
+}
+
+void pin_rows_through(const PinRow *rows, unsigned n, const char *what)
+{
+    for (unsigned i = 0; begin_round(rows, n, i); i++) {
+        const char *r = host("call", "{\"name\": \"%s\"}", what);
+
+        ok(json_is(r, "pins", "same"), "%s: the pins are as before: %s", what,
+           r);
+        end_round(rows, n, i, what);
     }
 }

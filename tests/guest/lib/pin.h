@@ -98,6 +98,20 @@ enum { PIN_ONES, PIN_ZEROS, PIN_VALUE, PIN_TABLE };
 void pin_rows(const PinRow *rows, unsigned n);
 
 /**
+ * pin_rows_reset: each row pinned, over a reset, and pinned still
+ *
+ * Resets the machine as often as the register with most rows has rows; the
+ * run has to have "reboots".  Returns in the last boot.
+ */
+void pin_rows_reset(const PinRow *rows, unsigned n);
+
+/**
+ * pin_rows_through: each row pinned, then something else, and pinned still
+ * @what: of the driver: after it the guest goes on with the same pins
+ */
+void pin_rows_through(const PinRow *rows, unsigned n, const char *what);
+
+/**
  * PIN_ATTACK: runs one instruction, with its address in pin_insn
  *
  * General registers have known values that pin_rows() looks for after #GP.
@@ -109,6 +123,13 @@ extern uint64_t pin_insn;
                  "mov $0x3333, %%r10d; 1: " insn                        \
                  : : __VA_ARGS__                                        \
                  : "r8", "r9", "r10", "r11", "memory", "cc")
+
+/** PIN_BY_REG: an attack whose operand is a general register */
+#define PIN_BY_REG(name, insn)                                          \
+static void name(uint64_t v)                                            \
+{                                                                       \
+    PIN_ATTACK(insn, "a" (v));                                          \
+}
 
 /** pin_registers_kept: the Fault has what PIN_ATTACK() put there */
 bool pin_registers_kept(const Fault *f);

@@ -3,20 +3,6 @@
 
 #include "subpage.h"
 
-static void copy_text(char *to, size_t size, const char *reply,
-                      const char *path)
-{
-    const char *v = json(reply, path);
-    size_t n = 0;
-
-    if (v && *v == '"') {
-        for (v++; *v && *v != '"' && n < size - 1; n++) {
-            to[n] = *v++;
-        }
-    }
-    to[n] = 0;
-}
-
 static Seen parse(const char *r)
 {
     Seen s = {
@@ -33,8 +19,8 @@ static Seen parse(const char *r)
         .cpu = json_number(r, "first.cpu-index", -1),
     };
 
-    copy_text(s.action, sizeof(s.action), r, "first.action");
-    copy_text(s.source, sizeof(s.source), r, "first.source");
+    json_text(r, "first.action", s.action, sizeof(s.action));
+    json_text(r, "first.source", s.source, sizeof(s.source));
     if (s.events < 0) {
         bail("the host answered %s", r);
     }
