@@ -11,7 +11,6 @@
 #include "exec/address-spaces.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
-#include "hw/boards.h"
 #include "block/aio.h"
 #include "hw/core/cpu.h"
 #include "hw/qdev-core.h"
@@ -129,29 +128,19 @@ static int guard_compare_changes(const void *a, const void *b)
     return ca->index < cb->index ? -1 : ca->index > cb->index;
 }
 
-static bool guard_is_protectable(MemoryRegion *mr)
-{
-    return memory_region_is_ram(mr) && !memory_region_is_ram_device(mr) &&
-           !memory_region_is_rom(mr);
-}
-
 GuardResolve guard_resolve(hwaddr *addr, hwaddr left, GuardChange c,
                            GArray *changes, MemoryRegion **mr)
 {
     while (left) {
         hwaddr len = left;
+        GuardResolve judged;
         hwaddr xlat;
-        Object *owner;
 
         *mr = address_space_translate(&address_space_memory, *addr, &xlat,
                                       &len, true, (MemTxAttrs) { .debug = 1 });
-        if (!guard_is_protectable(*mr)) {
-            return GUARD_RESOLVE_NOT_RAM;
-        }
-        owner = memory_region_owner(*mr);
-        if (owner && object_dynamic_cast(owner, TYPE_DEVICE) &&
-            !GUARD_MUTANT(GUARD_HOOK_OWNED_RAM)) {
-            return GUARD_RESOLVE_OWNED;
+        judged = guard_judge_region(*mr);
+        if (judged != GUARD_RESOLVE_OK) {
+            return judged;
         }
         c.start = memory_region_get_ram_addr(*mr) + xlat;
         if (c.start % GUARD_SUBPAGE_SIZE || len % GUARD_SUBPAGE_SIZE) {
@@ -209,8 +198,9 @@ static bool guard_resolve_region(const SubpageRegion *r, size_t index,
     case GUARD_RESOLVE_OWNED:
         path = object_get_canonical_path(memory_region_owner(mr));
         error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " is memory of "
-                   "device '%s' (%s), which has a pointer to it: only the "
-                   "machine's RAM can be protected", index, addr, path,
+                   "'%s' (%s), to which a device has a pointer: only the "
+                   "machine's RAM and memory devices can be protected",
+                   index, addr, path,
                    memory_region_name(mr));
         return false;
     case GUARD_RESOLVE_ODD:

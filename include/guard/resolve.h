@@ -17,6 +17,14 @@ typedef enum GuardResolve {
 } GuardResolve;
 
 /**
+ * guard_judge_region: whether a region as such can be protected
+ * @mr: region that is in the memory the guest sees, or the one of a RAM block
+ *
+ * Called with the BQL held.  Returns: GUARD_RESOLVE_OK, _NOT_RAM or _OWNED.
+ */
+GuardResolve guard_judge_region(MemoryRegion *mr);
+
+/**
  * guard_resolve: find the RAM behind a range
  * @addr: guest-physical address; set to where it failed
  * @left: bytes; the range doesn't wrap around
