@@ -189,6 +189,17 @@ bool guard_may_read(MemoryRegion *mr, hwaddr offset, unsigned len,
                     Object *dev);
 
 /**
+ * guard_clear_ram: let a device fill RAM with zeroes, but for what is protected
+ * @mr: RAM
+ * @offset: in @mr
+ * @len: bytes
+ * @dev: the device
+ *
+ * Called with the BQL held.  A refusal is counted and sent as an event.
+ */
+void guard_clear_ram(MemoryRegion *mr, hwaddr offset, hwaddr len, Object *dev);
+
+/**
  * guard_range_protected: whether any sub-page of a range of RAM is protected
  * @ram: first byte
  * @len: bytes

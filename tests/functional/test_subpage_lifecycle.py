@@ -8,7 +8,9 @@ import os
 import struct
 import subprocess
 
-from guard_qtest import GuardDeviceTest, LegacyVirtio, MIB, PAGE, SUBPAGE
+from guard_qtest import (GuardDeviceTest, LegacyVirtio, MIB, PAGE, PciDevice,
+                         SUBPAGE)
+from guard_tpm import FakeTpm
 
 REGIONS = [
     {'addr': 16 * MIB, 'size': SUBPAGE, 'access': 'read'},
@@ -243,6 +245,86 @@ class Lifecycle(GuardDeviceTest):
         self.enforced(vm)
         self.assertEqual(vm.cmd(hmp, command_line='loadvm none'), '')
         self.assertEqual(self.listed(vm), [])
+
+
+class Wakeup(GuardDeviceTest):
+    """Suspend to RAM keeps protections, and what is done when waking up."""
+
+    PPI_CLEAR = 0xfed45000 + 0x15a
+
+    def suspended(self, vm):
+        """Suspend a q35 and wake it up."""
+        lpc = PciDevice(vm.qtest, 0x1f << 3)
+        lpc.config_write(4, 0x40, 0x601)
+        lpc.config_write(1, 0x44, 0x80)
+        # SLP_EN, and S3 as its type
+        vm.qtest.out(2, 0x604, 1 << 13 | 1 << 10)
+        self.until(lambda: vm.cmd('query-status')['status'] == 'suspended')
+        vm.cmd('system_wakeup')
+        self.until(lambda: vm.cmd('query-status')['status'] == 'running')
+
+    def test_tpm(self):
+        """The guest asks its TPM to clear all memory at the next boot."""
+        for device in 'tpm-crb', 'tpm-tis':
+            path = os.path.join(self.socket_dir().name, device)
+            FakeTpm(path).start()
+            vm = self.start(
+                '-chardev', f'socket,id=tpm,path={path}', '-tpmdev',
+                'emulator,id=backend,chardev=tpm', '-device',
+                f'{device},tpmdev=backend,id=tpm0', machine='q35',
+                name=device)
+            whole = b'\x5a' * (3 * SUBPAGE)
+
+            vm.qtest.write(self.TARGET, whole)
+            self.suspended(vm)
+            self.assertEqual(vm.qtest.read(self.TARGET, len(whole)), whole)
+            vm.qtest.put(1, self.PPI_CLEAR, 1)
+            self.suspended(vm)
+            self.assertEqual(vm.qtest.read(self.TARGET, len(whole)),
+                             bytes(len(whole)))
+
+            vm.qtest.write(self.TARGET, whole)
+            self.armed(vm, self.TARGET + SUBPAGE)
+            self.violations(vm)
+            self.suspended(vm)
+            self.assertEqual(vm.qtest.read(self.TARGET, len(whole)),
+                             bytes(SUBPAGE) + whole[:SUBPAGE] +
+                             bytes(SUBPAGE))
+            found = self.blamed(vm, self.TARGET + SUBPAGE, SUBPAGE, True,
+                                'tpm0')
+            self.assertEqual(len(found), 1)
+
+            self.armed(vm, self.TARGET + SUBPAGE, action='report')
+            self.suspended(vm)
+            self.assertEqual(vm.qtest.read(self.TARGET, len(whole)),
+                             bytes(len(whole)))
+            self.assertEqual([e['action'] for e in self.violations(vm)],
+                             ['report'])
+            vm.shutdown()
+
+    def test_rom(self):
+        """What a loader puts into RAM at reset, it does when waking up."""
+        rom = self.scratch_file('rom')
+        with open(rom, 'wb') as file:
+            file.write(b'\xd5' * (3 * SUBPAGE))
+        vm = self.start('-device', f'loader,file={rom},force-raw=on,'
+                        f'addr={self.TARGET:#x}', machine='q35')
+        mine = b'\x5a' * (3 * SUBPAGE)
+        for action, middle in ((None, b'\xd5'), ('discard', b'\x5a'),
+                               ('report', b'\xd5')):
+            self.lifted(vm)
+            vm.qtest.write(self.TARGET, mine)
+            if action:
+                self.armed(vm, self.TARGET + SUBPAGE, action=action)
+            self.violations(vm)
+            self.suspended(vm)
+            self.assertEqual(vm.qtest.read(self.TARGET, len(mine)),
+                             b'\xd5' * SUBPAGE + middle * SUBPAGE +
+                             b'\xd5' * SUBPAGE)
+            self.assertEqual([(e['addr'], e['size'], e['action'])
+                              for e in self.violations(vm)],
+                             [(self.TARGET + SUBPAGE, SUBPAGE, action)]
+                             if action else [])
 
 
 if __name__ == '__main__':
