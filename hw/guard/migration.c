@@ -77,6 +77,20 @@ bool guard_migration_allows(Error **errp)
     return false;
 }
 
+void guard_migration_changed(const GuardChange *changes, size_t n)
+{
+    size_t i;
+
+    if (!migration_is_running() || GUARD_MUTANT(GUARD_HOOK_HINTED)) {
+        return;
+    }
+    for (i = 0; i < n; i++) {
+        if (changes[i].nowrite) {
+            guard_ram_copy_again(changes[i].start, changes[i].last);
+        }
+    }
+}
+
 /*
  * One record in the stream, little-endian:
  *   0  number of the RAM block in the list of names

@@ -84,6 +84,7 @@ bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
         return false;
     }
     guard_publish(t);
+    guard_migration_changed(changes, n);
     /*
      * A guest that asks again must not wipe what was counted.  Where nothing
      * was protected nothing was counted.

@@ -42,6 +42,18 @@ bool guard_rdma_blocked(Error **errp);
 /* Whether a migration that is under way lets memory be protected */
 bool guard_migration_allows(Error **errp);
 
+struct GuardChange;
+
+/**
+ * guard_migration_changed: a table with some changes was published
+ * @changes: sorted, not overlapping
+ * @n: how many
+ *
+ * A migration that is under way copies what they protect, even if the guest
+ * said before that the memory is free.
+ */
+void guard_migration_changed(const struct GuardChange *changes, size_t n);
+
 /* What guard_note() and guard_begin_for() were told on this thread, or NULL */
 const void *guard_noted(void);
 const void *guard_working_for(void);

@@ -76,6 +76,9 @@ MemTxResult guard_blocked_read(hwaddr ram, void *buf, hwaddr len,
 void guard_ram_write(ram_addr_t ram, const void *buf, hwaddr len);
 void guard_ram_read(ram_addr_t ram, void *buf, hwaddr len);
 
+/* For migration they were written to; in system/physmem.c as well */
+void guard_ram_copy_again(ram_addr_t start, ram_addr_t last);
+
 /* A piece of RAM and where the guest sees it */
 typedef struct GuardMapping {
     ram_addr_t start;

@@ -8,8 +8,8 @@ import os
 import struct
 import subprocess
 
-from guard_qtest import (GuardDeviceTest, LegacyVirtio, MIB, PAGE, PciDevice,
-                         SUBPAGE)
+from guard_qtest import (GuardDeviceTest, LegacyVirtio, MIB, ModernVirtio,
+                         PAGE, PciDevice, SUBPAGE)
 from guard_tpm import FakeTpm
 
 REGIONS = [
@@ -245,6 +245,78 @@ class Lifecycle(GuardDeviceTest):
         self.enforced(vm)
         self.assertEqual(vm.cmd(hmp, command_line='loadvm none'), '')
         self.assertEqual(self.listed(vm), [])
+
+
+class Balloon(ModernVirtio):
+    """A balloon that takes hints on what migration need not copy."""
+
+    ARGS = ('-object', 'iothread,id=io', '-device', 'virtio-balloon-pci,'
+            'addr=4,disable-legacy=on,free-page-hint=on,iothread=io')
+
+    def __init__(self, qtest):
+        super().__init__(qtest, 4 << 3, 0xe0000000, features=1 << 3)
+        self.hints = [self.queue(i, MIB + i * 16 * PAGE) for i in range(4)][3]
+        self.ready()
+
+    def asked(self):
+        """The number of the migration that wants hints; 0 or 1 for none."""
+        number = self.qtest.get(4, self.structures[4] + 8)
+        return number if number > 1 else 0
+
+    def hint(self, addr, size):
+        """That memory is free; returns whether it was taken."""
+        self.qtest.put(4, 2 * MIB, self.asked())
+        self.hints.post((2 * MIB, 4, False))
+        if not self.hints.wait():
+            return False
+        self.hints.post((addr, size, True))
+        return self.hints.wait()
+
+
+class Hint(GuardDeviceTest):
+    """The guest says that memory is free, and migration leaves it out."""
+
+    TARGET = 48 * MIB
+    DATA = b'KERNELOBJECT' * 256
+
+    def migrated(self, name, *steps):
+        """What arrives if these are done in turn."""
+        uri = 'unix:' + os.path.join(self.socket_dir().name, name)
+        source = self.start(*Balloon.ARGS, name=f'{name}-from')
+        target = self.start(*Balloon.ARGS, '-incoming', uri, name=f'{name}-to')
+        balloon = Balloon(source.qtest)
+        for i in range(4):
+            source.qtest.write((8 + i) * MIB, os.urandom(MIB))
+        source.qtest.write(self.TARGET, self.DATA)
+        source.cmd('migrate-set-parameters', {'max-bandwidth': 1000000})
+        for step in steps:
+            if step == 'migrate':
+                source.cmd('migrate', uri=uri)
+                self.until(balloon.asked)
+            elif step == 'hint':
+                self.assertTrue(balloon.hint(self.TARGET, 2 * MIB))
+            else:
+                self.armed(source, self.TARGET, PAGE, 'read', 'fault')
+        self.assertEqual(source.cmd('query-migrate')['status'], 'active')
+        source.cmd('migrate-set-parameters', {'max-bandwidth': 1 << 30})
+        self.until(lambda: target.cmd('query-status')['status'] == 'running',
+                   60)
+        self.assertEqual(len(target.cmd('query-subpage-access')),
+                         steps.count('arm'))
+        got = target.qtest.read(self.TARGET, len(self.DATA))
+        source.shutdown()
+        target.shutdown()
+        return got
+
+    def test_hint(self):
+        """Whichever comes first, a protected page arrives."""
+        for name, *steps, want in (
+                ('bare', 'migrate', 'hint', bytes(len(self.DATA))),
+                ('before', 'arm', 'migrate', 'hint', self.DATA),
+                ('armed', 'migrate', 'arm', 'hint', self.DATA),
+                ('hinted', 'migrate', 'hint', 'arm', self.DATA)):
+            with self.subTest(name):
+                self.assertEqual(self.migrated(name, *steps), want)
 
 
 class Wakeup(GuardDeviceTest):
