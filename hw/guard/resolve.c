@@ -65,3 +65,16 @@ GuardResolve guard_judge_region(MemoryRegion *mr)
     }
     return GUARD_RESOLVE_OK;
 }
+
+bool guard_is_plugged(MemoryRegion *mr, hwaddr offset, hwaddr len)
+{
+    RamDiscardManager *rdm = memory_region_get_ram_discard_manager(mr);
+    const MemoryRegionSection section = {
+        .mr = mr,
+        .offset_within_region = offset,
+        .size = int128_make64(len),
+    };
+
+    return !rdm || GUARD_MUTANT(GUARD_HOOK_UNPLUGGED) ||
+           ram_discard_manager_is_populated(rdm, &section);
+}

@@ -143,6 +143,9 @@ GuardResolve guard_resolve(hwaddr *addr, hwaddr left, GuardChange c,
         if (judged != GUARD_RESOLVE_OK) {
             return judged;
         }
+        if (!guard_is_plugged(*mr, xlat, len)) {
+            return GUARD_RESOLVE_UNPLUGGED;
+        }
         c.start = memory_region_get_ram_addr(*mr) + xlat;
         if (c.start % GUARD_SUBPAGE_SIZE || len % GUARD_SUBPAGE_SIZE) {
             return GUARD_RESOLVE_ODD;
@@ -203,6 +206,11 @@ static bool guard_resolve_region(const SubpageRegion *r, size_t index,
                    "machine's RAM and memory devices can be protected",
                    index, addr, path,
                    memory_region_name(mr));
+        return false;
+    case GUARD_RESOLVE_UNPLUGGED:
+        error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " and what follows "
+                   "is not plugged (%s): wait until the guest has plugged it",
+                   index, addr, memory_region_name(mr));
         return false;
     case GUARD_RESOLVE_ODD:
         error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " lies in RAM "

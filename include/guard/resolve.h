@@ -13,6 +13,7 @@ typedef enum GuardResolve {
     GUARD_RESOLVE_OK,
     GUARD_RESOLVE_NOT_RAM,
     GUARD_RESOLVE_OWNED,        /* a device has a pointer to it */
+    GUARD_RESOLVE_UNPLUGGED,    /* virtio-mem has not given it to the guest */
     GUARD_RESOLVE_ODD,          /* not mapped at a multiple of a sub-page */
 } GuardResolve;
 
@@ -23,6 +24,16 @@ typedef enum GuardResolve {
  * Called with the BQL held.  Returns: GUARD_RESOLVE_OK, _NOT_RAM or _OWNED.
  */
 GuardResolve guard_judge_region(MemoryRegion *mr);
+
+/**
+ * guard_is_plugged: whether the guest was given a piece of RAM
+ * @mr: RAM
+ * @offset: in @mr
+ * @len: bytes, at least 1
+ *
+ * Called with the BQL held.
+ */
+bool guard_is_plugged(MemoryRegion *mr, hwaddr offset, hwaddr len);
 
 /**
  * guard_resolve: find the RAM behind a range

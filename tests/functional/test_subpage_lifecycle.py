@@ -226,6 +226,48 @@ class Lifecycle(GuardDeviceTest):
         self.assertEqual(good.qtest.read(2 * MIB, 4 * PAGE), bytes(4 * PAGE))
         self.blamed(good, 2 * MIB + PAGE, SUBPAGE, True)
 
+    def test_unplugged(self):
+        """Memory that virtio-mem has not given to the guest."""
+        device = ('-m', '64M,maxmem=2G', '-object',
+                  'memory-backend-ram,id=ram,size=256M', '-device',
+                  'virtio-mem-pci,memdev=ram,id=mem,addr=4,requested-size=4M,'
+                  'block-size=2M,disable-legacy=on,unplugged-inaccessible=on')
+        vm = self.start(*device)
+        virtio = ModernVirtio(vm.qtest, 4 << 3, 0xe0000000, features=2)
+        queue = virtio.queue(0, MIB)
+        virtio.ready()
+        config = virtio.structures[4]
+        block, addr = vm.qtest.get(8, config), vm.qtest.get(8, config + 16)
+        self.assertEqual(block, 2 * MIB)
+        request, response = 2 * MIB, 2 * MIB + PAGE
+
+        def plug(kind, addr):
+            vm.qtest.write(request, struct.pack('<QQQ', kind, addr, 1))
+            vm.qtest.write(response, b'\xff' * 10)
+            queue.post((request, 24, False), (response, 10, True))
+            self.assertTrue(queue.wait())
+            return vm.qtest.get(2, response)
+
+        for address in addr, addr + block:
+            self.refused(self.protect(vm, address + PAGE), 'regions[0]',
+                         'not plugged')
+        self.assertEqual(plug(0, addr), 0)
+        vm.qtest.write(addr, b'\x11' * 8)
+        self.armed(vm, addr)
+        vm.qtest.write(addr, b'\x99' * 8)
+        self.refused(self.protect(vm, addr + block - PAGE, 2 * PAGE),
+                     'regions[0]', 'not plugged')
+        # Protected, it stays plugged
+        self.assertNotEqual(plug(1, addr), 0)
+        want = self.listed(vm)
+        self.assertEqual(len(want), 1)
+
+        uri = self.migrated(vm)
+        target = self.start(*device, '-incoming', 'defer', '-S', name='target')
+        self.assertEqual(self.incoming(target, uri)['status'], 'completed')
+        self.assertEqual(self.listed(target), want)
+        self.assertEqual(target.qtest.read(addr, 8), b'\x11' * 8)
+
     def test_snapshot(self):
         """savevm and loadvm."""
         image = self.scratch_file('snapshots.qcow2')
