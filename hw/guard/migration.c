@@ -18,6 +18,7 @@
 #include "migration/options.h"
 #include "migration/vmstate.h"
 #include "system/replay.h"
+#include "system/runstate.h"
 #include "system/system.h"
 #include "guard/devices.h"
 #include "guard/guard.h"
@@ -54,6 +55,17 @@ bool guard_migration_blocked(Error **errp)
     return true;
 }
 
+bool guard_incoming_refused(void)
+{
+    Error *err = NULL;
+
+    if (!guard_migration_blocked(&err)) {
+        return false;
+    }
+    error_report_err(err);
+    return true;
+}
+
 bool guard_rdma_blocked(Error **errp)
 {
     if (!guard_active()) {
@@ -69,11 +81,14 @@ bool guard_migration_allows(Error **errp)
 {
     const char *what = migrate_rdma() ? "RDMA" : guard_migration_conflict();
 
-    if (!migration_is_running() || !what) {
+    if (!what || (!migration_is_running() &&
+                  (!runstate_check(RUN_STATE_INMIGRATE) ||
+                   GUARD_MUTANT(GUARD_HOOK_INCOMING)))) {
         return true;
     }
     error_setg(errp, "memory can't be protected while a migration with %s is "
-               "under way: wait for it to end, or cancel it", what);
+               "under way or waited for: wait for it to end, or cancel it",
+               what);
     return false;
 }
 

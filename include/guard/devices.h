@@ -36,6 +36,12 @@ void guard_vhost_end(struct vhost_dev *hdev);
  */
 bool guard_migration_blocked(Error **errp);
 
+/*
+ * The same for what arrives, where memory was protected before; it is reported
+ * as an error then
+ */
+bool guard_incoming_refused(void);
+
 /* The same for migration by RDMA */
 bool guard_rdma_blocked(Error **errp);
 

@@ -36,6 +36,9 @@ enum {
     GUARD_HOOK_WAKEUP,
     GUARD_HOOK_QUIET,
 
+    /* The guest's own requests */
+    GUARD_HOOK_READ_ONLY = 90,
+
     GUARD_HOOK_PIN_CR0 = 100,
     GUARD_HOOK_PIN_CR4,
     GUARD_HOOK_PIN_CLTS,
@@ -90,6 +93,7 @@ enum {
     GUARD_HOOK_CLEAR_RAM,
     GUARD_HOOK_HINTED,
     GUARD_HOOK_UNPLUGGED,
+    GUARD_HOOK_INCOMING,
 
     GUARD_HOOK_RERROR = 240,
 };

@@ -144,6 +144,35 @@ class Lifecycle(GuardDeviceTest):
         vm.cmd('migrate-set-parameters', {'mode': 'normal'})
         self.migrated(vm)
 
+    def postcopy(self, vm, state):
+        """Switch it on or off."""
+        reply = vm.qmp('migrate-set-capabilities', {'capabilities': [
+            {'capability': 'postcopy-ram', 'state': state}]})
+        if 'error' in reply:
+            self.skipTest('no postcopy on this host')
+
+    def test_waiting(self):
+        """A VM that waits for a migration which can't carry it over."""
+        source = self.start(name='source')
+        target = self.start('-incoming', 'defer', name='target')
+        self.postcopy(source, True)
+        self.postcopy(target, True)
+        self.refused(self.protect(target, self.TARGET), 'postcopy')
+        self.assertEqual(self.listed(target), [])
+        # The other way round
+        self.postcopy(target, False)
+        self.armed(target, self.TARGET)
+        self.postcopy(target, True)
+        uri = 'unix:' + os.path.join(self.socket_dir().name, 'migration')
+        target.cmd('migrate-incoming', {'uri': uri, 'exit-on-error': False})
+        source.cmd('migrate', uri=uri)
+        self.until(lambda: target.cmd('query-migrate').get('status') in
+                   ('failed', 'completed'), 60)
+        self.assertEqual(target.cmd('query-migrate')['status'], 'failed')
+        self.assertEqual(len(self.listed(target)), 1)
+        self.until(lambda: source.cmd('query-migrate')['status'] == 'failed',
+                   60)
+
     def test_not_enforceable(self):
         """A target that can't enforce it does not take it."""
         vm = self.start()
