@@ -70,11 +70,15 @@ bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
     assert(bql_locked());
     QEMU_LOCK_GUARD(&guard_lock);
 
+    if (changes[0].guest) {
+        /* No more work than its quota is worth */
+        limit = MIN(limit, guard_table_nrecords(guard_table) + quota +
+                           GUARD_SPLIT_RECORDS);
+    }
     if (!guard_table_update(guard_table, changes, n, limit, &nrecords, &t)) {
-        error_setg(errp, "the access table would have %zu records, and the "
-                   "limit is %d: protect fewer pages, or ranges aligned to "
-                   "2 MiB, which take one record each",
-                   nrecords, GUARD_MAX_RECORDS);
+        error_setg(errp, "the access table would have %zu records or more, and "
+                   "the limit is %zu: protect fewer pages, or ranges aligned "
+                   "to 2 MiB, which take one record each", nrecords, limit);
         return false;
     }
     if (guard_table_nguest(t) > quota) {
