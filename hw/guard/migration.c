@@ -23,6 +23,7 @@
 #include "guard/devices.h"
 #include "guard/guard.h"
 #include "guard/physmem.h"
+#include "guard/resolve.h"
 
 /* What can't be had with protections, or NULL */
 static const char *guard_migration_conflict(void)
@@ -134,7 +135,13 @@ static void guard_saved_free(GuardSaved *s)
 
 static bool guard_saved_needed(void *opaque)
 {
-    return guard_active();
+    g_autoptr(GArray) records = NULL;
+
+    if (!guard_active() || !guard_is_arming()) {
+        return guard_active();
+    }
+    records = guard_records_to_save();
+    return records->len > 0;
 }
 
 typedef struct GuardSaver {
@@ -185,7 +192,7 @@ static void guard_save_record(GuardSaver *s, const GuardRecord *r)
 static int guard_pre_save(void *opaque)
 {
     GuardSaved *s = opaque;
-    g_autoptr(GArray) records = guard_table_records(guard_table);
+    g_autoptr(GArray) records = guard_records_to_save();
     GuardSaver saver = {
         .names = g_byte_array_new(),
         .out = g_byte_array_new(),
@@ -331,6 +338,12 @@ static bool guard_load_records(const GuardSaved *s, GArray *records,
             return false;
         }
         block = g_ptr_array_index(blocks, number);
+        if (guard_judge_region(block->mr) != GUARD_RESOLVE_OK &&
+            !GUARD_MUTANT(GUARD_HOOK_LOADED_RAM)) {
+            error_setg(errp, "RAM block '%s' is protected, and here it is ROM "
+                       "or memory of a device", block->idstr);
+            return false;
+        }
         size = 1ULL << guard_order_bits(r.order);
         if (offset % GUARD_PAGE_SIZE || offset >= block->used_length ||
             size > ROUND_UP(block->used_length, GUARD_PAGE_SIZE) - offset) {

@@ -319,6 +319,9 @@ static GArray *guard_runs(void)
 /* What guard_arm() will go back to if a device can't be waited for */
 static GArray *guard_undo;
 
+/* Whether a state that was saved meanwhile has what guard_undo brings back */
+static bool guard_undo_saved;
+
 /* The changes that bring back what is there now, where @changes will be */
 static GArray *guard_inverse(const GuardChange *changes, size_t n)
 {
@@ -367,6 +370,24 @@ static GArray *guard_inverse(const GuardChange *changes, size_t n)
 bool guard_is_arming(void)
 {
     return guard_undo != NULL;
+}
+
+GArray *guard_records_to_save(void)
+{
+    GuardTable *before;
+    GArray *records;
+    size_t n;
+
+    assert(bql_locked());
+    if (!guard_undo) {
+        return guard_table_records(guard_table);
+    }
+    guard_undo_saved = true;
+    guard_table_update(guard_table, (GuardChange *)guard_undo->data,
+                       guard_undo->len, SIZE_MAX, &n, &before);
+    records = guard_table_records(before);
+    guard_table_free(before);
+    return records;
 }
 
 void guard_undo_forget(ram_addr_t start, ram_addr_t last)
@@ -467,11 +488,17 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
         return false;
     }
     guard_undo = guard_inverse(changes, n);
+    guard_undo_saved = false;
     good = guard_change_ram(changes, n, SIZE_MAX, errp);
     if (good) {
         guard_tcg_sync();
         guard_wait_devices();
         good = guard_wait_maps(changes, n, errp);
+        if (good && guard_undo_saved) {
+            error_setg(errp, "the state of the VM was saved or migrated "
+                       "meanwhile, without this: try again where it runs");
+            good = false;
+        }
         if (!good) {
             guard_change_ram((GuardChange *)guard_undo->data, guard_undo->len,
                              SIZE_MAX, &error_abort);

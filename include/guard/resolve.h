@@ -62,6 +62,16 @@ const GuardChange *guard_sort_changes(GArray *changes);
  */
 bool guard_is_arming(void);
 
+/**
+ * guard_records_to_save: what a state that is saved shall have protected
+ *
+ * While a command is waiting that is what was there before; the command fails
+ * then.  Called with the BQL held.
+ *
+ * Returns: an array of GuardRecord to be unreferenced by the caller.
+ */
+GArray *guard_records_to_save(void);
+
 /* Why protections can't be changed at the moment, or NULL */
 const char *guard_subpage_refused(void);
 

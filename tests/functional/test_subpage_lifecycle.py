@@ -222,6 +222,32 @@ class Lifecycle(GuardDeviceTest):
                 self.assertEqual(self.listed(target), [])
                 target.shutdown()
 
+    def test_other_ram(self):
+        """Protected RAM that is ROM or a device's here."""
+        devices = ('-device', 'VGA,addr=4')
+        vm = self.start(*devices)
+        self.armed(vm, 0x1000)
+        self.migrated(vm)
+        good = self.state()
+        at = good.index(b'guard-subpage')
+        names = good.index(b'pc.ram\0', at)
+        for number, (name, status) in enumerate((
+                (b'pc.ram\0', 'completed'),
+                (b'pc.rom\0', 'failed'),
+                (b'0000:00:04.0/vga.vram\0', 'failed'))):
+            with open(self.scratch_file('other'), 'wb') as file:
+                file.write(good[:names - 4] + struct.pack('>I', len(name)) +
+                           name + good[names + 7:])
+            with self.subTest(name=name):
+                target = self.start(*devices, '-incoming', 'defer', '-S',
+                                    name=f'target{number}')
+                info = self.incoming(target,
+                                     f'file:{self.scratch_file("other")}')
+                self.assertEqual(info['status'], status)
+                self.assertEqual(len(self.listed(target)),
+                                 status == 'completed')
+                target.shutdown()
+
     def test_request_under_way(self):
         """A request that was mapped whole is, where a piece is protected."""
         disk = ('-blockdev', f'driver=file,node-name=f,'

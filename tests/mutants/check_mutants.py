@@ -33,6 +33,7 @@ QUICK = [
     ('subpage-corners', 'suspend'),
     ('subpage-corners', 'eject'),
     ('subpage-corners', 'cpu'),
+    ('subpage-request', 'one-cpu'),
 ]
 # For the hooks of register pinning, PIN_*, instead
 PINS = [
@@ -76,6 +77,7 @@ FIRST = {
     'RAM_REMOVED': ('subpage-system', 'unplug'),
     'WAKEUP': ('subpage-corners', 'suspend'),
     'QUIET': ('subpage-corners', 'cpu'),
+    'READ_ONLY': ('subpage-request', 'one-cpu'),
 }
 ROUNDS = '60'
 POINT = re.compile(r'^(not )?ok (\d+)\s*(.*)$')
