@@ -18,10 +18,12 @@
 #include "migration/options.h"
 #include "migration/vmstate.h"
 #include "system/replay.h"
+#include "system/runstate.h"
 #include "system/system.h"
 #include "guard/devices.h"
 #include "guard/guard.h"
 #include "guard/physmem.h"
+#include "guard/resolve.h"
 
 /* What can't be had with protections, or NULL */
 static const char *guard_migration_conflict(void)
@@ -54,6 +56,17 @@ bool guard_migration_blocked(Error **errp)
     return true;
 }
 
+bool guard_incoming_refused(void)
+{
+    Error *err = NULL;
+
+    if (!guard_migration_blocked(&err)) {
+        return false;
+    }
+    error_report_err(err);
+    return true;
+}
+
 bool guard_rdma_blocked(Error **errp)
 {
     if (!guard_active()) {
@@ -69,12 +82,29 @@ bool guard_migration_allows(Error **errp)
 {
     const char *what = migrate_rdma() ? "RDMA" : guard_migration_conflict();
 
-    if (!migration_is_running() || !what) {
+    if (!what || (!migration_is_running() &&
+                  (!runstate_check(RUN_STATE_INMIGRATE) ||
+                   GUARD_MUTANT(GUARD_HOOK_INCOMING)))) {
         return true;
     }
     error_setg(errp, "memory can't be protected while a migration with %s is "
-               "under way: wait for it to end, or cancel it", what);
+               "under way or waited for: wait for it to end, or cancel it",
+               what);
     return false;
+}
+
+void guard_migration_changed(const GuardChange *changes, size_t n)
+{
+    size_t i;
+
+    if (!migration_is_running() || GUARD_MUTANT(GUARD_HOOK_HINTED)) {
+        return;
+    }
+    for (i = 0; i < n; i++) {
+        if (changes[i].nowrite) {
+            guard_ram_copy_again(changes[i].start, changes[i].last);
+        }
+    }
 }
 
 /*
@@ -105,7 +135,13 @@ static void guard_saved_free(GuardSaved *s)
 
 static bool guard_saved_needed(void *opaque)
 {
-    return guard_active();
+    g_autoptr(GArray) records = NULL;
+
+    if (!guard_active() || !guard_is_arming()) {
+        return guard_active();
+    }
+    records = guard_records_to_save();
+    return records->len > 0;
 }
 
 typedef struct GuardSaver {
@@ -156,7 +192,7 @@ static void guard_save_record(GuardSaver *s, const GuardRecord *r)
 static int guard_pre_save(void *opaque)
 {
     GuardSaved *s = opaque;
-    g_autoptr(GArray) records = guard_table_records(guard_table);
+    g_autoptr(GArray) records = guard_records_to_save();
     GuardSaver saver = {
         .names = g_byte_array_new(),
         .out = g_byte_array_new(),
@@ -302,6 +338,12 @@ static bool guard_load_records(const GuardSaved *s, GArray *records,
             return false;
         }
         block = g_ptr_array_index(blocks, number);
+        if (guard_judge_region(block->mr) != GUARD_RESOLVE_OK &&
+            !GUARD_MUTANT(GUARD_HOOK_LOADED_RAM)) {
+            error_setg(errp, "RAM block '%s' is protected, and here it is ROM "
+                       "or memory of a device", block->idstr);
+            return false;
+        }
         size = 1ULL << guard_order_bits(r.order);
         if (offset % GUARD_PAGE_SIZE || offset >= block->used_length ||
             size > ROUND_UP(block->used_length, GUARD_PAGE_SIZE) - offset) {

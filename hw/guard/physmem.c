@@ -484,6 +484,30 @@ MemTxResult guard_sg_rw(QEMUSGList *sg, dma_addr_t addr, void *buf,
     return r;
 }
 
+void guard_clear_ram(MemoryRegion *mr, hwaddr offset, hwaddr len, Object *dev)
+{
+    g_autofree char *path = object_get_canonical_path(dev);
+    uint8_t *host = memory_region_get_ram_ptr(mr);
+    ram_addr_t ram = memory_region_get_ram_addr(mr);
+
+    RCU_READ_LOCK_GUARD();
+    while (len) {
+        bool blocked = false;
+        hwaddr run = len;
+
+        if (guard_active() && !GUARD_MUTANT(GUARD_HOOK_CLEAR_RAM)) {
+            run = guard_run(ram + offset, len, true, &blocked);
+        }
+        if (!blocked ||
+            guard_phys_violation(ram + offset, run, true, false, path)) {
+            memset(host + offset, 0, run);
+            memory_region_set_dirty(mr, offset, run);
+        }
+        offset += run;
+        len -= run;
+    }
+}
+
 bool guard_sg_refused(QEMUSGList *sg, bool is_write)
 {
     int i;

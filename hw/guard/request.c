@@ -35,6 +35,27 @@ static bool guard_ram_is_free(const GuardChange *c)
     return true;
 }
 
+/* Whether the guest could write all of a range itself, PAM included */
+static bool guard_is_writable(hwaddr addr, hwaddr size)
+{
+    while (size && !GUARD_MUTANT(GUARD_HOOK_REQUEST_READ_ONLY)) {
+        MemoryRegionSection s = memory_region_find(get_system_memory(), addr,
+                                                   size);
+        bool writable = s.mr && !s.readonly &&
+                        s.offset_within_address_space == addr;
+
+        if (s.mr) {
+            memory_region_unref(s.mr);
+        }
+        if (!writable) {
+            return false;
+        }
+        addr += int128_get64(s.size);
+        size -= int128_get64(s.size);
+    }
+    return true;
+}
+
 /* Read the array at @addr.  Returns: false if it is malformed. */
 static bool guard_request_read(hwaddr addr, GArray *entries, GArray *changes)
 {
@@ -59,6 +80,7 @@ static bool guard_request_read(hwaddr addr, GArray *entries, GArray *changes)
     at = QEMU_ALIGN_DOWN(addr, GUARD_SUBPAGE_SIZE);
     size = QEMU_ALIGN_UP(addr + size, GUARD_SUBPAGE_SIZE) - at;
     if ((at + (size - 1) < at ||
+         !guard_is_writable(at, size) ||
          guard_resolve(&at, size, array, changes, &mr) != GUARD_RESOLVE_OK) &&
         !GUARD_MUTANT(GUARD_HOOK_REQUEST_ARRAY_RAM)) {
         return false;

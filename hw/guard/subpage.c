@@ -10,7 +10,6 @@
 #include "exec/address-spaces.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
-#include "hw/boards.h"
 #include "block/aio.h"
 #include "hw/core/cpu.h"
 #include "hw/qdev-core.h"
@@ -62,11 +61,15 @@ bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
     }
     assert(bql_locked());
 
+    if (changes[0].guest) {
+        /* No more work than its quota is worth */
+        limit = MIN(limit, guard_table_nrecords(guard_table) + quota +
+                           GUARD_SPLIT_RECORDS);
+    }
     if (!guard_table_update(guard_table, changes, n, limit, &nrecords, &t)) {
-        error_setg(errp, "the access table would have %zu records, and the "
-                   "limit is %d: protect fewer pages, or ranges aligned to "
-                   "2 MiB, which take one record each",
-                   nrecords, GUARD_MAX_RECORDS);
+        error_setg(errp, "the access table would have %zu records or more, and "
+                   "the limit is %zu: protect fewer pages, or ranges aligned "
+                   "to 2 MiB, which take one record each", nrecords, limit);
         return false;
     }
     if (guard_table_nguest(t) > quota) {
@@ -76,6 +79,7 @@ bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
         return false;
     }
     guard_publish(t);
+    guard_migration_changed(changes, n);
     return true;
 }
 
@@ -101,29 +105,22 @@ const char *guard_subpage_unavailable(void)
     return NULL;
 }
 
-static bool guard_is_protectable(MemoryRegion *mr)
-{
-    return memory_region_is_ram(mr) && !memory_region_is_ram_device(mr) &&
-           !memory_region_is_rom(mr);
-}
-
 GuardResolve guard_resolve(hwaddr *addr, hwaddr left, GuardChange c,
                            GArray *changes, MemoryRegion **mr)
 {
     while (left) {
         hwaddr len = left;
+        GuardResolve judged;
         hwaddr xlat;
-        Object *owner;
 
         *mr = address_space_translate(&address_space_memory, *addr, &xlat,
                                       &len, true, (MemTxAttrs) { .debug = 1 });
-        if (!guard_is_protectable(*mr)) {
-            return GUARD_RESOLVE_NOT_RAM;
+        judged = guard_judge_region(*mr);
+        if (judged != GUARD_RESOLVE_OK) {
+            return judged;
         }
-        owner = memory_region_owner(*mr);
-        if (owner && object_dynamic_cast(owner, TYPE_DEVICE) &&
-            !GUARD_MUTANT(GUARD_HOOK_OWNED_RAM)) {
-            return GUARD_RESOLVE_OWNED;
+        if (!guard_is_plugged(*mr, xlat, len)) {
+            return GUARD_RESOLVE_UNPLUGGED;
         }
         c.start = memory_region_get_ram_addr(*mr) + xlat;
         if (c.start % GUARD_SUBPAGE_SIZE || len % GUARD_SUBPAGE_SIZE) {
@@ -181,9 +178,15 @@ static bool guard_resolve_region(const SubpageRegion *r, size_t index,
     case GUARD_RESOLVE_OWNED:
         path = object_get_canonical_path(memory_region_owner(mr));
         error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " is memory of "
-                   "device '%s' (%s), which has a pointer to it: only the "
-                   "machine's RAM can be protected", index, addr, path,
+                   "'%s' (%s), to which a device has a pointer: only the "
+                   "machine's RAM and memory devices can be protected",
+                   index, addr, path,
                    memory_region_name(mr));
+        return false;
+    case GUARD_RESOLVE_UNPLUGGED:
+        error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " and what follows "
+                   "is not plugged (%s): wait until the guest has plugged it",
+                   index, addr, memory_region_name(mr));
         return false;
     case GUARD_RESOLVE_ODD:
         error_setg(errp, "regions[%zu]: 0x%" HWADDR_PRIx " lies in RAM "
@@ -271,6 +274,9 @@ static GArray *guard_runs(void)
 /* What guard_arm() will go back to if a device can't be waited for */
 static GArray *guard_undo;
 
+/* Whether a state that was saved meanwhile has what guard_undo brings back */
+static bool guard_undo_saved;
+
 /* The changes that bring back what is there now, where @changes will be */
 static GArray *guard_inverse(const GuardChange *changes, size_t n)
 {
@@ -319,6 +325,24 @@ static GArray *guard_inverse(const GuardChange *changes, size_t n)
 bool guard_is_arming(void)
 {
     return guard_undo != NULL;
+}
+
+GArray *guard_records_to_save(void)
+{
+    GuardTable *before;
+    GArray *records;
+    size_t n;
+
+    assert(bql_locked());
+    if (!guard_undo) {
+        return guard_table_records(guard_table);
+    }
+    guard_undo_saved = true;
+    guard_table_update(guard_table, (GuardChange *)guard_undo->data,
+                       guard_undo->len, SIZE_MAX, &n, &before);
+    records = guard_table_records(before);
+    guard_table_free(before);
+    return records;
 }
 
 void guard_undo_forget(ram_addr_t start, ram_addr_t last)
@@ -459,11 +483,17 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
         return false;
     }
     guard_undo = guard_inverse(changes, n);
+    guard_undo_saved = false;
     good = guard_change_ram(changes, n, SIZE_MAX, errp);
     if (good) {
         guard_tcg_sync();
         guard_wait_devices();
         good = guard_wait_maps(changes, n, end, &err);
+        if (good && guard_undo_saved) {
+            error_setg(&err, "the state of the VM was saved or migrated "
+                       "meanwhile, without this: try again where it runs");
+            good = false;
+        }
         if (guard_replacements != replacements) {
             /* There is nothing to go back to, and our changes are gone */
             error_free(err);

@@ -190,6 +190,7 @@ typedef struct GuardBuilder {
     const GuardChange *change;
     size_t nchange;
     GArray *out;
+    size_t max;                 /* records, which may yet become fewer */
 } GuardBuilder;
 
 static void guard_emit(GuardBuilder *b, ram_addr_t start, unsigned order,
@@ -269,6 +270,9 @@ static void guard_build_block(GuardBuilder *b, ram_addr_t start,
     guint first;
     size_t i;
 
+    if (b->out->len > b->max) {
+        return;
+    }
     if (b->nold && b->old->start == start && b->old->order == order) {
         inherit = &b->old->page;
         b->old++;
@@ -370,6 +374,9 @@ bool guard_table_update(const GuardTable *old,
         .change = changes,
         .nchange = nchanges,
         .out = out,
+        /* Until they are joined, a block may have its pieces */
+        .max = MIN(max_records, SIZE_MAX - GUARD_SPLIT_RECORDS) +
+               GUARD_SPLIT_RECORDS,
     };
     const unsigned top = GUARD_ORDERS - 1;
     const ram_addr_t step = 1ULL << guard_order_bits(top);
@@ -388,7 +395,7 @@ bool guard_table_update(const GuardTable *old,
             b.change++;
             b.nchange--;
         }
-        if (!b.nold && !b.nchange) {
+        if ((!b.nold && !b.nchange) || out->len > b.max) {
             break;
         }
         if (b.nold) {

@@ -36,11 +36,29 @@ void guard_vhost_end(struct vhost_dev *hdev);
  */
 bool guard_migration_blocked(Error **errp);
 
+/*
+ * The same for what arrives, where memory was protected before; it is reported
+ * as an error then
+ */
+bool guard_incoming_refused(void);
+
 /* The same for migration by RDMA */
 bool guard_rdma_blocked(Error **errp);
 
 /* Whether a migration that is under way lets memory be protected */
 bool guard_migration_allows(Error **errp);
+
+struct GuardChange;
+
+/**
+ * guard_migration_changed: a table with some changes was published
+ * @changes: sorted, not overlapping
+ * @n: how many
+ *
+ * A migration that is under way copies what they protect, even if the guest
+ * said before that the memory is free.
+ */
+void guard_migration_changed(const struct GuardChange *changes, size_t n);
 
 /* What guard_note() and guard_work_for() were told on this thread, or NULL */
 const void *guard_noted(void);

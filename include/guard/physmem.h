@@ -76,6 +76,9 @@ MemTxResult guard_blocked_read(hwaddr ram, void *buf, hwaddr len,
 void guard_ram_write(ram_addr_t ram, const void *buf, hwaddr len);
 void guard_ram_read(ram_addr_t ram, void *buf, hwaddr len);
 
+/* For migration they were written to; in system/physmem.c as well */
+void guard_ram_copy_again(ram_addr_t start, ram_addr_t last);
+
 /* A piece of RAM and where the guest sees it */
 typedef struct GuardMapping {
     ram_addr_t start;
@@ -168,6 +171,17 @@ bool guard_may_patch(CPUState *cpu, vaddr addr, unsigned len, Object *dev);
  */
 bool guard_may_read(MemoryRegion *mr, hwaddr offset, unsigned len,
                     Object *dev);
+
+/**
+ * guard_clear_ram: let a device fill RAM with zeroes, but for what is protected
+ * @mr: RAM
+ * @offset: in @mr
+ * @len: bytes
+ * @dev: the device
+ *
+ * Called with the BQL held.  A refusal is counted and sent as an event.
+ */
+void guard_clear_ram(MemoryRegion *mr, hwaddr offset, hwaddr len, Object *dev);
 
 /**
  * guard_range_protected: whether any sub-page of a range of RAM is protected

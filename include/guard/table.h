@@ -79,6 +79,9 @@ typedef struct GuardTable {
     GuardMap map[GUARD_ORDERS];
 } GuardTable;
 
+/* Most records that splitting one can add */
+#define GUARD_SPLIT_RECORDS (2 * 511)
+
 /* A record outside a table; arrays of them are sorted by @start. */
 typedef struct GuardRecord {
     ram_addr_t start;
@@ -226,8 +229,8 @@ const GuardChange *guard_sort_changes(GArray *changes);
  * @changes: sorted by start, and not overlapping
  * @nchanges: how many
  * @max_records: limit
- * @nrecords: set to the number of records of the new table, also if there
- *            are too many
+ * @nrecords: set to the number of records of the new table; if there are too
+ *            many, to how many there were when it was given up
  * @result: set to the new table, or to NULL if nothing is protected in it
  *
  * Returns: false if the table would have more than @max_records.

@@ -181,7 +181,7 @@ class ModernVirtio:
     FEATURES_LOW = 0
     FEATURES_HIGH = 3
 
-    def __init__(self, qtest, devfn, bar):
+    def __init__(self, qtest, devfn, bar, features=0):
         self.qtest = qtest
         self.pci = PciDevice(qtest, devfn, {4: bar, 5: 0})
         self.structures = {}
@@ -197,7 +197,7 @@ class ModernVirtio:
         self.common = self.structures[1]
         for status in 1, 3:
             qtest.put(1, self.common + 20, status)
-        for half, value in enumerate((self.FEATURES_LOW,
+        for half, value in enumerate((self.FEATURES_LOW | features,
                                       self.FEATURES_HIGH)):
             qtest.put(4, self.common + 8, half)
             qtest.put(4, self.common + 12, value)

@@ -566,6 +566,95 @@ class Maps(GuardDeviceTest):
         self.refused(self.protect(vm, 0xe0000000), 'regions[0]',
                      'peripheral-anon', 'vga.vram')
 
+    def test_nvme_pmr(self):
+        """A PMR is a backend's RAM, and NVMe copies by a pointer to it."""
+        vm = self.start(
+            '-drive', f'if=none,id=d,format=raw,file={self.disk()}',
+            '-object', 'memory-backend-ram,id=pmr,size=16M,share=on',
+            '-device', 'nvme,addr=4,drive=d,serial=1,pmrdev=pmr')
+        qtest, bar, pmr = vm.qtest, 0xe0000000, 0xe8000000
+        PciDevice(qtest, 4 << 3, {0: bar, 1: 0, 4: pmr, 5: 0})
+        asq, acq, queue, done = [2 * MIB + i * PAGE for i in range(4)]
+        # PMRCTL, PMRMSCU, PMRMSCL; AQA, ASQ, ACQ, CC
+        for register, value in ((0xe04, 1), (0xe18, 0), (0xe14, pmr | 2),
+                                (0x24, 15 << 16 | 15), (0x28, asq),
+                                (0x30, acq), (0x14, 0x460001)):
+            qtest.put(4, bar + register, value)
+        tails = {asq: 0, queue: 0}
+
+        def command(ring, opcode, prp, *words, nsid=0):
+            slot = tails[ring]
+            tails[ring] += 1
+            qtest.write(ring + 64 * slot, struct.pack(
+                '<BBHIQQQQ6I', opcode, 0, 1, nsid, 0, 0, prp, 0,
+                *words, *[0] * (6 - len(words))))
+            qtest.put(4, bar + 0x1000 + 8 * (ring == queue), slot + 1)
+            entry = (acq if ring == asq else done) + 16 * slot
+            self.until(lambda: qtest.get(4, entry + 12))
+            return qtest.get(4, entry + 12) >> 17
+
+        self.assertEqual(command(asq, 5, done, 15 << 16 | 1, 1), 0)
+        self.assertEqual(command(asq, 1, queue, 15 << 16 | 1, 1 << 16 | 1), 0)
+        self.assertEqual(command(queue, 2, pmr + PAGE, 0, 0, 0, nsid=1), 0)
+        self.assertEqual(qtest.read(pmr + PAGE, 512), b'\xd5' * 512)
+
+        # It reads and writes there whatever the table says
+        self.refused(self.protect(vm, pmr + PAGE), 'regions[0]',
+                     '/objects/pmr', 'has a pointer')
+        self.assertEqual(vm.cmd('query-subpage-access'), [])
+
+    def test_ivshmem(self):
+        """Memory that is shared with others is the device's."""
+        vm = self.start('-object',
+                        'memory-backend-ram,id=shared,size=4M,share=on',
+                        '-device', 'ivshmem-plain,memdev=shared,addr=4')
+        PciDevice(vm.qtest, 4 << 3, {2: 0xe0000000, 3: 0})
+        vm.qtest.write(0xe0000000, b'\x5a' * 8)
+        self.assertEqual(vm.qtest.read(0xe0000000, 8), b'\x5a' * 8)
+        self.refused(self.protect(vm, 0xe0000000), 'regions[0]',
+                     '/objects/shared', 'has a pointer')
+
+    def test_memory_devices(self):
+        """A backend that stands for memory of the machine is protected."""
+        backends = [word for name in ('dimm', 'nvdimm', 'pmem', 'mem')
+                    for word in ('-object', 'memory-backend-ram,size=256M,'
+                                 f'id={name}-ram')]
+        vm = self.start(
+            '-m', '64M,slots=4,maxmem=4G', '-machine', 'nvdimm=on', *backends,
+            '-device', 'pc-dimm,memdev=dimm-ram,id=dimm',
+            '-device', 'nvdimm,memdev=nvdimm-ram,id=nvdimm,label-size=128K',
+            '-device', 'virtio-pmem-pci,memdev=pmem-ram,id=pmem',
+            '-device', 'virtio-mem-pci,memdev=mem-ram,id=mem,'
+            'requested-size=256M', '-object',
+            'memory-backend-ram,size=256M,id=slots-ram', '-device',
+            'virtio-mem-pci,memdev=slots-ram,id=slots,dynamic-memslots=on,'
+            'unplugged-inaccessible=on')
+        found = {}
+        for device in vm.cmd('query-memory-devices'):
+            data = device['data']
+            found[data['id']] = data.get('addr', data.get('memaddr'))
+        self.assertEqual(sorted(found),
+                         ['dimm', 'mem', 'nvdimm', 'pmem', 'slots'])
+        for name in 'dimm', 'nvdimm', 'pmem':
+            with self.subTest(device=name):
+                addr = found[name] + PAGE
+                vm.qtest.write(addr, b'\x11' * 8)
+                self.armed(vm, addr)
+                vm.qtest.write(addr, b'\x99' * 8)
+                self.assertEqual(vm.qtest.read(addr, 8), b'\x11' * 8)
+
+    def test_numa(self):
+        """Memory of the machine that is made of several backends."""
+        vm = self.start('-m', '64M', '-smp', '2', '-object',
+                        'memory-backend-ram,size=32M,id=low', '-object',
+                        'memory-backend-ram,size=32M,id=high', '-numa',
+                        'node,memdev=low', '-numa', 'node,memdev=high')
+        for addr in self.TARGET, 48 * MIB:
+            vm.qtest.write(addr, b'\x11' * 8)
+            self.armed(vm, addr)
+            vm.qtest.write(addr, b'\x99' * 8)
+            self.assertEqual(vm.qtest.read(addr, 8), b'\x11' * 8)
+
 
 class Discard(GuardDeviceTest):
     """Pages that a guest gives back."""

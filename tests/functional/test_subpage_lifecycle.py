@@ -8,8 +8,9 @@ import os
 import struct
 import subprocess
 
-from guard_qtest import (GuardDeviceTest, LegacyVirtio, MIB, PAGE, PciDevice,
-                         SUBPAGE)
+from guard_qtest import (GuardDeviceTest, LegacyVirtio, MIB, ModernVirtio,
+                         PAGE, PciDevice, SUBPAGE)
+from guard_tpm import FakeTpm
 
 REGIONS = [
     {'addr': 16 * MIB, 'size': SUBPAGE, 'access': 'read'},
@@ -143,6 +144,35 @@ class Lifecycle(GuardDeviceTest):
         vm.cmd('migrate-set-parameters', {'mode': 'normal'})
         self.migrated(vm)
 
+    def postcopy(self, vm, state):
+        """Switch it on or off."""
+        reply = vm.qmp('migrate-set-capabilities', {'capabilities': [
+            {'capability': 'postcopy-ram', 'state': state}]})
+        if 'error' in reply:
+            self.skipTest('no postcopy on this host')
+
+    def test_waiting(self):
+        """A VM that waits for a migration which can't carry it over."""
+        source = self.start(name='source')
+        target = self.start('-incoming', 'defer', name='target')
+        self.postcopy(source, True)
+        self.postcopy(target, True)
+        self.refused(self.protect(target, self.TARGET), 'postcopy')
+        self.assertEqual(self.listed(target), [])
+        # The other way round
+        self.postcopy(target, False)
+        self.armed(target, self.TARGET)
+        self.postcopy(target, True)
+        uri = 'unix:' + os.path.join(self.socket_dir().name, 'migration')
+        target.cmd('migrate-incoming', {'uri': uri, 'exit-on-error': False})
+        source.cmd('migrate', uri=uri)
+        self.until(lambda: target.cmd('query-migrate').get('status') in
+                   ('failed', 'completed'), 60)
+        self.assertEqual(target.cmd('query-migrate')['status'], 'failed')
+        self.assertEqual(len(self.listed(target)), 1)
+        self.until(lambda: source.cmd('query-migrate')['status'] == 'failed',
+                   60)
+
     def test_not_enforceable(self):
         """A target that can't enforce it does not take it."""
         vm = self.start()
@@ -223,6 +253,32 @@ class Lifecycle(GuardDeviceTest):
             vm.shutdown()
             target.shutdown()
 
+    def test_other_ram(self):
+        """Protected RAM that is ROM or a device's here."""
+        devices = ('-device', 'VGA,addr=4')
+        vm = self.start(*devices)
+        self.armed(vm, 0x1000)
+        self.migrated(vm)
+        good = self.state()
+        at = good.index(b'guard-subpage')
+        names = good.index(b'pc.ram\0', at)
+        for number, (name, status) in enumerate((
+                (b'pc.ram\0', 'completed'),
+                (b'pc.rom\0', 'failed'),
+                (b'0000:00:04.0/vga.vram\0', 'failed'))):
+            with open(self.scratch_file('other'), 'wb') as file:
+                file.write(good[:names - 4] + struct.pack('>I', len(name)) +
+                           name + good[names + 7:])
+            with self.subTest(name=name):
+                target = self.start(*devices, '-incoming', 'defer', '-S',
+                                    name=f'target{number}')
+                info = self.incoming(target,
+                                     f'file:{self.scratch_file("other")}')
+                self.assertEqual(info['status'], status)
+                self.assertEqual(len(self.listed(target)),
+                                 status == 'completed')
+                target.shutdown()
+
     def test_request_under_way(self):
         """A request that was mapped whole is, where a piece is protected."""
         disk = ('-blockdev', f'driver=file,node-name=f,'
@@ -256,6 +312,48 @@ class Lifecycle(GuardDeviceTest):
         self.assertEqual(good.qtest.read(2 * MIB, 4 * PAGE), bytes(4 * PAGE))
         self.blamed(good, 2 * MIB + PAGE, SUBPAGE, True)
 
+    def test_unplugged(self):
+        """Memory that virtio-mem has not given to the guest."""
+        device = ('-m', '64M,maxmem=2G', '-object',
+                  'memory-backend-ram,id=ram,size=256M', '-device',
+                  'virtio-mem-pci,memdev=ram,id=mem,addr=4,requested-size=4M,'
+                  'block-size=2M,disable-legacy=on,unplugged-inaccessible=on')
+        vm = self.start(*device)
+        virtio = ModernVirtio(vm.qtest, 4 << 3, 0xe0000000, features=2)
+        queue = virtio.queue(0, MIB)
+        virtio.ready()
+        config = virtio.structures[4]
+        block, addr = vm.qtest.get(8, config), vm.qtest.get(8, config + 16)
+        self.assertEqual(block, 2 * MIB)
+        request, response = 2 * MIB, 2 * MIB + PAGE
+
+        def plug(kind, addr):
+            vm.qtest.write(request, struct.pack('<QQQ', kind, addr, 1))
+            vm.qtest.write(response, b'\xff' * 10)
+            queue.post((request, 24, False), (response, 10, True))
+            self.assertTrue(queue.wait())
+            return vm.qtest.get(2, response)
+
+        for address in addr, addr + block:
+            self.refused(self.protect(vm, address + PAGE), 'regions[0]',
+                         'not plugged')
+        self.assertEqual(plug(0, addr), 0)
+        vm.qtest.write(addr, b'\x11' * 8)
+        self.armed(vm, addr)
+        vm.qtest.write(addr, b'\x99' * 8)
+        self.refused(self.protect(vm, addr + block - PAGE, 2 * PAGE),
+                     'regions[0]', 'not plugged')
+        # Protected, it stays plugged
+        self.assertNotEqual(plug(1, addr), 0)
+        want = self.listed(vm)
+        self.assertEqual(len(want), 1)
+
+        uri = self.migrated(vm)
+        target = self.start(*device, '-incoming', 'defer', '-S', name='target')
+        self.assertEqual(self.incoming(target, uri)['status'], 'completed')
+        self.assertEqual(self.listed(target), want)
+        self.assertEqual(target.qtest.read(addr, 8), b'\x11' * 8)
+
     def test_snapshot(self):
         """savevm and loadvm."""
         image = self.scratch_file('snapshots.qcow2')
@@ -275,6 +373,158 @@ class Lifecycle(GuardDeviceTest):
         self.enforced(vm)
         self.assertEqual(vm.cmd(hmp, command_line='loadvm none'), '')
         self.assertEqual(self.listed(vm), [])
+
+
+class Balloon(ModernVirtio):
+    """A balloon that takes hints on what migration need not copy."""
+
+    ARGS = ('-object', 'iothread,id=io', '-device', 'virtio-balloon-pci,'
+            'addr=4,disable-legacy=on,free-page-hint=on,iothread=io')
+
+    def __init__(self, qtest):
+        super().__init__(qtest, 4 << 3, 0xe0000000, features=1 << 3)
+        self.hints = [self.queue(i, MIB + i * 16 * PAGE) for i in range(4)][3]
+        self.ready()
+
+    def asked(self):
+        """The number of the migration that wants hints; 0 or 1 for none."""
+        number = self.qtest.get(4, self.structures[4] + 8)
+        return number if number > 1 else 0
+
+    def hint(self, addr, size):
+        """That memory is free; returns whether it was taken."""
+        self.qtest.put(4, 2 * MIB, self.asked())
+        self.hints.post((2 * MIB, 4, False))
+        if not self.hints.wait():
+            return False
+        self.hints.post((addr, size, True))
+        return self.hints.wait()
+
+
+class Hint(GuardDeviceTest):
+    """The guest says that memory is free, and migration leaves it out."""
+
+    TARGET = 48 * MIB
+    DATA = b'KERNELOBJECT' * 256
+
+    def migrated(self, name, *steps):
+        """What arrives if these are done in turn."""
+        uri = 'unix:' + os.path.join(self.socket_dir().name, name)
+        source = self.start(*Balloon.ARGS, name=f'{name}-from')
+        target = self.start(*Balloon.ARGS, '-incoming', uri, name=f'{name}-to')
+        balloon = Balloon(source.qtest)
+        for i in range(4):
+            source.qtest.write((8 + i) * MIB, os.urandom(MIB))
+        source.qtest.write(self.TARGET, self.DATA)
+        source.cmd('migrate-set-parameters', {'max-bandwidth': 1000000})
+        for step in steps:
+            if step == 'migrate':
+                source.cmd('migrate', uri=uri)
+                self.until(balloon.asked)
+            elif step == 'hint':
+                self.assertTrue(balloon.hint(self.TARGET, 2 * MIB))
+            else:
+                self.armed(source, self.TARGET, PAGE, 'read', 'fault')
+        self.assertEqual(source.cmd('query-migrate')['status'], 'active')
+        source.cmd('migrate-set-parameters', {'max-bandwidth': 1 << 30})
+        self.until(lambda: target.cmd('query-status')['status'] == 'running',
+                   60)
+        self.assertEqual(len(target.cmd('query-subpage-access')),
+                         steps.count('arm'))
+        got = target.qtest.read(self.TARGET, len(self.DATA))
+        source.shutdown()
+        target.shutdown()
+        return got
+
+    def test_hint(self):
+        """Whichever comes first, a protected page arrives."""
+        for name, *steps, want in (
+                ('bare', 'migrate', 'hint', bytes(len(self.DATA))),
+                ('before', 'arm', 'migrate', 'hint', self.DATA),
+                ('armed', 'migrate', 'arm', 'hint', self.DATA),
+                ('hinted', 'migrate', 'hint', 'arm', self.DATA)):
+            with self.subTest(name):
+                self.assertEqual(self.migrated(name, *steps), want)
+
+
+class Wakeup(GuardDeviceTest):
+    """Suspend to RAM keeps protections, and what is done when waking up."""
+
+    PPI_CLEAR = 0xfed45000 + 0x15a
+
+    def suspended(self, vm):
+        """Suspend a q35 and wake it up."""
+        lpc = PciDevice(vm.qtest, 0x1f << 3)
+        lpc.config_write(4, 0x40, 0x601)
+        lpc.config_write(1, 0x44, 0x80)
+        # SLP_EN, and S3 as its type
+        vm.qtest.out(2, 0x604, 1 << 13 | 1 << 10)
+        self.until(lambda: vm.cmd('query-status')['status'] == 'suspended')
+        vm.cmd('system_wakeup')
+        self.until(lambda: vm.cmd('query-status')['status'] == 'running')
+
+    def test_tpm(self):
+        """The guest asks its TPM to clear all memory at the next boot."""
+        for device in 'tpm-crb', 'tpm-tis':
+            path = os.path.join(self.socket_dir().name, device)
+            FakeTpm(path).start()
+            vm = self.start(
+                '-chardev', f'socket,id=tpm,path={path}', '-tpmdev',
+                'emulator,id=backend,chardev=tpm', '-device',
+                f'{device},tpmdev=backend,id=tpm0', machine='q35',
+                name=device)
+            whole = b'\x5a' * (3 * SUBPAGE)
+
+            vm.qtest.write(self.TARGET, whole)
+            self.suspended(vm)
+            self.assertEqual(vm.qtest.read(self.TARGET, len(whole)), whole)
+            vm.qtest.put(1, self.PPI_CLEAR, 1)
+            self.suspended(vm)
+            self.assertEqual(vm.qtest.read(self.TARGET, len(whole)),
+                             bytes(len(whole)))
+
+            vm.qtest.write(self.TARGET, whole)
+            self.armed(vm, self.TARGET + SUBPAGE)
+            self.violations(vm)
+            self.suspended(vm)
+            self.assertEqual(vm.qtest.read(self.TARGET, len(whole)),
+                             bytes(SUBPAGE) + whole[:SUBPAGE] +
+                             bytes(SUBPAGE))
+            found = self.blamed(vm, self.TARGET + SUBPAGE, SUBPAGE, True,
+                                'tpm0')
+            self.assertEqual(len(found), 1)
+
+            self.armed(vm, self.TARGET + SUBPAGE, action='report')
+            self.suspended(vm)
+            self.assertEqual(vm.qtest.read(self.TARGET, len(whole)),
+                             bytes(len(whole)))
+            self.assertEqual([e['action'] for e in self.violations(vm)],
+                             ['report'])
+            vm.shutdown()
+
+    def test_rom(self):
+        """What a loader puts into RAM at reset, it does when waking up."""
+        rom = self.scratch_file('rom')
+        with open(rom, 'wb') as file:
+            file.write(b'\xd5' * (3 * SUBPAGE))
+        vm = self.start('-device', f'loader,file={rom},force-raw=on,'
+                        f'addr={self.TARGET:#x}', machine='q35')
+        mine = b'\x5a' * (3 * SUBPAGE)
+        for action, middle in ((None, b'\xd5'), ('discard', b'\x5a'),
+                               ('report', b'\xd5')):
+            self.lifted(vm)
+            vm.qtest.write(self.TARGET, mine)
+            if action:
+                self.armed(vm, self.TARGET + SUBPAGE, action=action)
+            self.violations(vm)
+            self.suspended(vm)
+            self.assertEqual(vm.qtest.read(self.TARGET, len(mine)),
+                             b'\xd5' * SUBPAGE + middle * SUBPAGE +
+                             b'\xd5' * SUBPAGE)
+            self.assertEqual([(e['addr'], e['size'], e['action'])
+                              for e in self.violations(vm)],
+                             [(self.TARGET + SUBPAGE, SUBPAGE, action)]
+                             if action else [])
 
 
 if __name__ == '__main__':

@@ -287,6 +287,28 @@ static GArray *read_request(const uint8_t *data, size_t n, unsigned op,
     return changes;
 }
 
+/* With less room it is the same, or refused */
+static void check_limit(const GuardTable *t, const GArray *changes,
+                        size_t nrecords, size_t limit)
+{
+    GuardTable *other;
+    size_t n;
+    bool fits = guard_table_update(t, (GuardChange *)changes->data,
+                                   changes->len, limit, &n, &other);
+
+    g_assert(fits == (nrecords <= limit));
+    if (fits) {
+        g_assert_cmpuint(n, ==, nrecords);
+        if (other) {
+            guard_table_free(other);
+        }
+    } else {
+        g_assert_cmpuint(n, >, limit);
+        g_assert_cmpuint(n, <=, limit + guard_table_nrecords(t) +
+                                GUARD_SPLIT_RECORDS + 1);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     GuardTable *t = NULL;
@@ -319,6 +341,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         g_assert(guard_table_update(t, c, changes->len, LIMIT, &nrecords,
                                     &new));
         g_assert_cmpuint(nrecords, ==, guard_table_nrecords(new));
+        check_limit(t, changes, nrecords, nrecords);
+        check_limit(t, changes, nrecords, nrecords / 2);
+        check_limit(t, changes, nrecords, 0);
+        if (nrecords) {
+            check_limit(t, changes, nrecords, nrecords - 1);
+        }
         if (t) {
             guard_table_free(t);
         }
@@ -338,6 +366,27 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 }
 
 #ifndef GUARD_LIBFUZZER
+/* Ranges of 4 MiB that lie askew, far more than there is room for */
+static void too_much(void)
+{
+    g_autoptr(GArray) changes = g_array_new(false, false, sizeof(GuardChange));
+    const uint64_t step = 4 * MiB;
+    unsigned i;
+
+    for (i = 0; i < 64; i++) {
+        const GuardChange c = {
+            .start = i * step + GUARD_SUBPAGE_SIZE,
+            .last = (i + 1) * step - GUARD_SUBPAGE_SIZE - 1,
+            .nowrite = true,
+            .guest = true,
+        };
+
+        g_array_append_val(changes, c);
+    }
+    check_limit(NULL, changes, 64 * step / GUARD_PAGE_SIZE, 64);
+    printf("ok 2 too much is given up early\n");
+}
+
 /* Inputs at random: how many is the argument */
 int main(int argc, char **argv)
 {
@@ -345,7 +394,7 @@ int main(int argc, char **argv)
     g_autoptr(GRand) rand = g_rand_new_with_seed(1);
     unsigned i, j;
 
-    printf("1..1\n");
+    printf("1..2\n");
     for (i = 0; i < n; i++) {
         uint8_t data[1024];
         size_t size = g_rand_int_range(rand, 0, sizeof(data));
@@ -356,6 +405,7 @@ int main(int argc, char **argv)
         LLVMFuzzerTestOneInput(data, size);
     }
     printf("ok 1 %u random inputs\n", n);
+    too_much();
     return 0;
 }
 #endif

@@ -365,6 +365,34 @@ static void owner(void)
        json_is(r, "return.1.owner", "guest"), "who asked is told: %s", r);
 }
 
+/* An array in the shadow of the BIOS, which the chipset makes read-only */
+static void read_only_array(void)
+{
+    uint32_t id = pci_read32(0, 0, 0);
+    int reg = id == 0x29c08086 ? 0x94 : 0x5d;
+    uint8_t old = pci_read32(0, 0, reg) >> (reg & 3) * 8;
+    struct array *a = (struct array *)0xdd000;
+    uint8_t *f = frame();
+
+    pci_write8(0, 0, reg, 0x30 | (old & 0xf));
+    a->version = 1;
+    a->count = 0;
+    ask(a, f, 128, READ, FAULT);
+    expect_none(request(a), "an array at 0xdd000, which is RAM");
+    ok(a->entry[0].status == DONE, "it is done: status %u",
+       a->entry[0].status);
+
+    a->entry[0].gpa += 128;
+    a->entry[0].status = UNTOUCHED;
+    pci_write8(0, 0, reg, 0x10 | (old & 0xf));
+    write8((uint8_t *)&a->entry[0].reserved, 1);
+    ok(a->entry[0].reserved == 0, "now it can't be written");
+    expect(request(a), GP, 0, "a request there");
+    ok(a->entry[0].status == UNTOUCHED, "and it was not written");
+    expect_none(TRY(write8(f + 128, 1)), "nothing was protected");
+    pci_write8(0, 0, reg, old);
+}
+
 static void quota(void)
 {
     struct array *a = array_new();
@@ -616,6 +644,7 @@ void test(void)
     at_once();
     malformed();
     device_memory();
+    read_only_array();
     bad_entries();
     host_first();
     owner();
