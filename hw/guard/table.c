@@ -270,9 +270,6 @@ static void guard_build_block(GuardBuilder *b, ram_addr_t start,
     guint first;
     size_t i;
 
-    if (b->out->len > b->max) {
-        return;
-    }
     if (b->nold && b->old->start == start && b->old->order == order) {
         inherit = &b->old->page;
         b->old++;
@@ -338,6 +335,10 @@ static void guard_build_block(GuardBuilder *b, ram_addr_t start,
     first = b->out->len;
     step = 1ULL << guard_order_bits(order - 1);
     for (sub = start; sub <= last && sub >= start; sub += step) {
+        if (b->out->len > b->max) {
+            /* Given up: what is left of the old records stays where it is */
+            return;
+        }
         if (!inherit) {
             /* On to the next thing there is, if any is left in the block */
             ram_addr_t next = last + 1;

@@ -439,8 +439,6 @@ static void several(void)
 
 /* --- INIT --- */
 
-#define APIC    0xfee00000ull
-
 static void apic(unsigned cpu, uint32_t what)
 {
     write32((void *)(APIC + 0x310), cpu << 24);

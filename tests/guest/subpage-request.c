@@ -514,7 +514,7 @@ static void together(void)
         }
         qmp("subpage-set-access", "{\"regions\": [{\"addr\": %lu, "
             "\"size\": 128, \"access\": \"read-write\"}]}",
-            (uint64_t)shared + 24 * PAGE_SIZE);
+            (unsigned long)(shared + 24 * PAGE_SIZE));
         __atomic_store_n(&stored, 0, __ATOMIC_RELAXED);
     }
     __atomic_store_n(&round, 0, __ATOMIC_RELEASE);
