@@ -110,16 +110,20 @@ typedef struct X86PinState {
     bool grace_asked;
 } X86PinState;
 
+typedef struct X86PinImage X86PinImage;
+
 /**
- * X86PinConfig: CPU properties
+ * X86PinConfig: CPU properties, and what is being loaded
  * @allowed: bits of CR0 and CR4 that the guest may pin
  * @kvm_cr_pin: whether it can do so by the RFC's numbers
  * @npiep: whether SIDT and the like fault at CPL 3
+ * @image: pins of the image that is being saved or loaded, or NULL
  */
 typedef struct X86PinConfig {
     uint64_t allowed[X86_PIN_GUEST];
     bool kvm_cr_pin;
     bool npiep;
+    X86PinImage *image;
 } X86PinConfig;
 
 #endif /* GUARD_PIN_H */

@@ -230,8 +230,12 @@ void x86_pin_init(X86CPU *cpu);
 /* How the pins travel */
 extern const VMStateDescription vmstate_x86_pins;
 
+/* Forget the pins of an image that did not come to x86_pin_loaded(). */
+void x86_pin_image_free(X86CPU *cpu);
+
 /**
- * x86_pin_loaded: check the registers of an image against its pins
+ * x86_pin_loaded: check the registers of an image against its pins, and take
+ *                 these over
  * @cpu: CPU, loaded but for its APIC
  *
  * Returns: a negative errno value, after a message, if the image can't run.

@@ -564,6 +564,7 @@ void x86_pin_unrealize(X86CPU *cpu)
     st->nhost = 0;
     g_clear_pointer(&st->grace, timer_free);
     g_clear_pointer(&st->host, g_free);
+    x86_pin_image_free(cpu);
     x86_pin_update(cpu);
 }
 
