@@ -26,6 +26,9 @@ static GArray *guard_pins_all;
 
 static GuardLimit guard_pin_kinds[PIN_REGISTER__MAX][GUARD_ACTION__MAX];
 
+/* A guest can send as many INITs as it likes, and reset the machine */
+static GuardLimit guard_pin_clears[PIN_CLEAR_REASON__MAX];
+
 void guard_pin_violation(CPUState *cs, const GuardPinViolation *v)
 {
     GuardLimit *kind = &guard_pin_kinds[v->reg][v->action];
@@ -533,6 +536,7 @@ void guard_pin_query(GuardFeatureInfo *info)
 
 static void guard_pin_tell(PinClearReason reason, CPUState *only)
 {
+    GuardLimit *kind = &guard_pin_clears[reason];
     uint32_t guest = 0, waiting = 0;
     CPUState *cs;
 
@@ -541,10 +545,11 @@ static void guard_pin_tell(PinClearReason reason, CPUState *only)
             guard_pin_ops->take_cleared(cs, &guest, &waiting);
         }
     }
-    if (guest || waiting) {
+    if ((guest || waiting) && guard_limit(kind)) {
         qapi_event_send_register_pins_cleared(reason, only,
                                               only ? only->cpu_index : 0,
-                                              guest, waiting);
+                                              guest, waiting,
+                                              guard_limit_untold(kind));
     }
 }
 

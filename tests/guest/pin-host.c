@@ -475,6 +475,37 @@ static void lstar_evil(void *unused)
     per_cpu[this_cpu()] = TRY(wrmsr(MSR_LSTAR, EVIL)).vec;
 }
 
+#define INITS   400
+
+/* An event for each would fill the memory of who does not read them */
+static void many_inits(void)
+{
+    const char *r;
+    int64_t told;
+
+    host("call", "{\"name\": \"cleared\"}");
+    for (int i = 0; i < INITS; i++) {
+        init(1);
+        sipi(1);
+        on_cpu(1, set_smep, NULL);
+        wait_cpu(1);
+    }
+    r = host("call", "{\"name\": \"cleared\"}");
+    told = json_number(r, "events", 0) + json_number(r, "suppressed", 0);
+    ok(json_number(r, "events", 0) >= 100 &&
+       json_number(r, "events", INITS) < INITS,
+       "not each of %d INITs gives an event: %s", INITS, r);
+    init(1);
+    sipi(1);
+    on_cpu(1, set_smep, NULL);
+    wait_cpu(1);
+    r = host("call", "{\"name\": \"cleared\"}");
+    told += json_number(r, "events", 0) + json_number(r, "suppressed", 0);
+    ok(told == INITS + 1 && json_number(r, "events", 0) == 1,
+       "a later one tells of the others, %ld in all: %s", told, r);
+    pin_seen();
+}
+
 static void grace(void)
 {
     const char *r;
@@ -529,6 +560,7 @@ static void grace(void)
        "SMEP too late is a violation: %s", r);
     on_cpu(1, set_smep, NULL);
     wait_cpu(1);
+    many_inits();
     unpin();
     init(1);
     sipi(1);

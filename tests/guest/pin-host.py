@@ -50,6 +50,20 @@ def watched(session, arg):
     return {'watch': 'rwatch' in stop, 'stop': stop}
 
 
+def cleared(session, _arg):
+    """How many resets that made pins wait were told of, each or in sum."""
+    session.qmp('query-name')
+    events = [event for event in session.events
+              if event['name'] == 'REGISTER_PINS_CLEARED']
+    for event in events:
+        session.events.remove(event)
+    # The next one is not too soon
+    time.sleep(0.5)
+    return {'events': len(events),
+            'suppressed': sum(e['data'].get('suppressed', 0)
+                               for e in events)}
+
+
 def plug(session, arg):
     """Plug a CPU."""
     slots = session.qmp('query-hotpluggable-cpus')['return']
@@ -93,5 +107,5 @@ def hostile(session, arg):
 
 
 calls = dict(pin_host.calls, **image_host.calls, states=states,
-             refused=refused, flood=flood, plug=plug, watched=watched,
-             hostile=hostile)
+             refused=refused, flood=flood, cleared=cleared, plug=plug,
+             watched=watched, hostile=hostile)
