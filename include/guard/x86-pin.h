@@ -26,6 +26,7 @@ static inline uint32_t x86_pin_umip(CPUX86State *env, int cpl)
 #define x86_pin_clts(env, ra)                           (false)
 #define x86_pin_task_ts(env, ra)                        (false)
 #define x86_pin_load_seg(env, seg, base, ra)            (false)
+#define x86_pin_seg_loaded(env, seg)                    ((void)0)
 #define x86_pin_keep_base(env, seg, base)               (base)
 #define x86_pin_task_seg(env, seg, selector)            (0)
 #define x86_pin_reset(cpu)                              ((void)0)
@@ -47,6 +48,8 @@ bool x86_pin_slow_cr0(CPUX86State *env, uint64_t val, uintptr_t ra);
 bool x86_pin_slow_word(CPUX86State *env, int reg, uint64_t val, uintptr_t ra);
 bool x86_pin_slow_msr(CPUX86State *env, uint32_t index, uint64_t val,
                       uintptr_t ra);
+void x86_pin_slow_msr_written(CPUX86State *env, uint32_t index);
+void x86_pin_slow_seg_loaded(CPUX86State *env, int seg);
 bool x86_pin_slow_clts(CPUX86State *env, uintptr_t ra);
 bool x86_pin_slow_load_seg(CPUX86State *env, int seg, target_ulong base,
                            uintptr_t ra);
@@ -99,6 +102,17 @@ static inline bool x86_pin_msr(CPUX86State *env, uint32_t index, uint64_t val,
            x86_pin_slow_msr(env, index, val, ra);
 }
 
+/*
+ * WRMSR of another register is over.  What it holds now arms a pin: not what
+ * was written, which upstream may refuse or ignore.
+ */
+static inline void x86_pin_msr_written(CPUX86State *env, uint32_t index)
+{
+    if (unlikely(env->pins.watch && (env->pins.msrs >> (index & 63) & 1))) {
+        x86_pin_slow_msr_written(env, index);
+    }
+}
+
 static inline bool x86_pin_clts(CPUX86State *env, uintptr_t ra)
 {
     return unlikely(env->pins.on) && !GUARD_MUTANT(GUARD_HOOK_PIN_CLTS) &&
@@ -113,6 +127,14 @@ static inline bool x86_pin_load_seg(CPUX86State *env, int seg,
     return unlikely(env->pins.code) && seg >= R_FS &&
            !GUARD_MUTANT(GUARD_HOOK_PIN_SEG_LOAD) &&
            x86_pin_slow_load_seg(env, seg, base, ra);
+}
+
+/* The load is over: storing the accessed bit could still have failed. */
+static inline void x86_pin_seg_loaded(CPUX86State *env, int seg)
+{
+    if (unlikely(env->pins.code && env->pins.watch) && seg >= R_FS) {
+        x86_pin_slow_seg_loaded(env, seg);
+    }
 }
 
 /* Before VMLOAD loads anything from the VMCB at @vmcb */

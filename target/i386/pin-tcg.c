@@ -108,12 +108,25 @@ static bool x86_pin_refuse(CPUX86State *env, X86HostPin *p, bool paging,
     }
 }
 
+/* Actions, for the questions below: which pins to ask */
+#define X86_PIN_ALL     (BIT(GUARD_ACTION__MAX) - 1)
+#define X86_PIN_FIRM    (BIT(GUARD_ACTION_FAULT) | BIT(GUARD_ACTION_PAUSE))
+
 /*
- * Whether to leave out that a register becomes @v.  @firm: only ask those
- * pins that don't let the instruction complete.
+ * An instruction that writes two registers asks for both with one action after
+ * the other: what is told, or let through, is not undone by the other's then.
+ */
+static const unsigned x86_pin_order[] = {
+    BIT(GUARD_ACTION_FAULT), BIT(GUARD_ACTION_DISCARD),
+    BIT(GUARD_ACTION_PAUSE), BIT(GUARD_ACTION_REPORT),
+};
+
+/*
+ * Whether to leave out that a register becomes @v.  Pins with other than
+ * @actions aren't asked; the guest's have GUARD_ACTION_FAULT.
  */
 static bool x86_pin_check(CPUX86State *env, int reg, uint32_t index,
-                          X86PinValue v, bool firm, uintptr_t ra)
+                          X86PinValue v, unsigned actions, uintptr_t ra)
 {
     X86PinState *st = &env->pins;
     X86HostPin *p = x86_pin_find(st, reg, index);
@@ -122,9 +135,10 @@ static bool x86_pin_check(CPUX86State *env, int reg, uint32_t index,
 
     if (x86_pin_guest_bad(st, reg, v.value)) {
         p = NULL;
-    } else if (!p || !p->armed || !x86_pin_differs(p, v) ||
-               (firm && p->action != GUARD_ACTION_FAULT &&
-                p->action != GUARD_ACTION_PAUSE)) {
+    } else if (!p || !p->armed || !x86_pin_differs(p, v)) {
+        return false;
+    }
+    if (!(actions & BIT(p ? p->action : GUARD_ACTION_FAULT))) {
         return false;
     }
     old = x86_pin_get(env, reg, index);
@@ -144,7 +158,7 @@ static bool x86_pin_write(CPUX86State *env, int reg, uint32_t index,
     if (!x86_pin_enforced(env)) {
         return false;
     }
-    if (x86_pin_check(env, reg, index, v, false, ra)) {
+    if (x86_pin_check(env, reg, index, v, X86_PIN_ALL, ra)) {
         return true;
     }
     if (env->pins.watch) {
@@ -158,23 +172,80 @@ bool x86_pin_slow_word(CPUX86State *env, int reg, uint64_t val, uintptr_t ra)
     return x86_pin_write(env, reg, 0, x86_pin_value(val), ra);
 }
 
+/* Whether APICBASE may become @val.  The APIC keeps some states apart. */
+static bool x86_pin_apic_takes(CPUX86State *env, uint64_t old, uint64_t val)
+{
+    const uint64_t both = MSR_IA32_APICBASE_ENABLE | MSR_IA32_APICBASE_EXTD;
+
+    if (val & MSR_IA32_APICBASE_RESERVED) {
+        return false;
+    }
+    switch (val & both) {
+    case MSR_IA32_APICBASE_EXTD:
+        return false;
+    case both:
+        return (old & both) && (env->features[FEAT_1_ECX] & CPUID_EXT_X2APIC);
+    case MSR_IA32_APICBASE_ENABLE:
+        return (old & both) != both;
+    default:
+        return true;
+    }
+}
+
+/*
+ * What a WRMSR of @val makes of an MSR.  False if it makes nothing of it: ends
+ * in #GP(0) on its own account, or ignores the value.
+ */
+static bool x86_pin_msr_takes(CPUX86State *env, uint32_t index, uint64_t *val)
+{
+    uint64_t old;
+
+    switch (index) {
+    case MSR_IA32_APICBASE:
+        old = x86_pin_get(env, PIN_REGISTER_MSR, index).value;
+        if (!x86_pin_apic_takes(env, old, *val)) {
+            return false;
+        }
+        *val = (*val & ~(uint64_t)MSR_IA32_APICBASE_BSP) |
+               (old & MSR_IA32_APICBASE_BSP);
+        return true;
+    case MSR_IA32_PKRS:
+        return *val <= UINT32_MAX;
+    case MSR_VM_HSAVE_PA:
+        return !(*val & (0xfff | ~0ULL << env_archcpu(env)->phys_bits));
+    case MSR_MCG_CTL:
+        return env->mcg_cap & MCG_CTL_P && (!*val || !~*val);
+    }
+    if (index - MSR_MC0_CTL < (4 * env->mcg_cap & 0xff) &&
+        (index - MSR_MC0_CTL) % 4 == 0) {
+        return !*val || !~*val;
+    }
+    *val &= x86_pin_msr_mask(env, index);
+    return true;
+}
+
 bool x86_pin_slow_msr(CPUX86State *env, uint32_t index, uint64_t val,
                       uintptr_t ra)
 {
-    uint64_t mask;
+    return x86_pin_enforced(env) &&
+           x86_pin_find(&env->pins, PIN_REGISTER_MSR, index) &&
+           x86_pin_msr_takes(env, index, &val) &&
+           x86_pin_check(env, PIN_REGISTER_MSR, index, x86_pin_value(val),
+                         X86_PIN_ALL, ra);
+}
 
-    if (!x86_pin_find(&env->pins, PIN_REGISTER_MSR, index)) {
-        /* Only the number modulo 64 is the same */
-        return false;
+void x86_pin_slow_msr_written(CPUX86State *env, uint32_t index)
+{
+    if (x86_pin_enforced(env) &&
+        x86_pin_find(&env->pins, PIN_REGISTER_MSR, index)) {
+        x86_pin_note(env, PIN_REGISTER_MSR, index,
+                     x86_pin_get(env, PIN_REGISTER_MSR, index));
     }
-    mask = x86_pin_msr_mask(env, index);
-    return x86_pin_write(env, PIN_REGISTER_MSR, index,
-                         x86_pin_value(val & mask), ra);
 }
 
 /* Paging goes on while a pin waits that does not allow it */
 static bool x86_pin_check_paging(CPUX86State *env, uint64_t cr0, uint64_t efer,
-                                 uintptr_t ra)
+                                 unsigned actions, uintptr_t ra)
 {
     X86PinState *st = &env->pins;
     uint32_t i;
@@ -183,7 +254,7 @@ static bool x86_pin_check_paging(CPUX86State *env, uint64_t cr0, uint64_t efer,
         X86HostPin *p = &st->host[i];
         X86PinValue v;
 
-        if (p->armed || p->take ||
+        if (p->armed || p->take || !(actions & BIT(p->action)) ||
             (p->on_init != PIN_ON_INIT_STRICT && !p->late) ||
             GUARD_MUTANT(GUARD_HOOK_PIN_STRICT)) {
             continue;
@@ -208,6 +279,8 @@ bool x86_pin_slow_cr0(CPUX86State *env, uint64_t val, uintptr_t ra)
 {
     uint64_t efer = env->efer;
     uint32_t changes;
+    bool paging;
+    unsigned i;
 
     /* As cpu_x86_update_cr0() does */
     val = (uint32_t)val | CR0_ET_MASK;
@@ -226,20 +299,23 @@ bool x86_pin_slow_cr0(CPUX86State *env, uint64_t val, uintptr_t ra)
     if (!x86_pin_enforced(env)) {
         return false;
     }
-    if (x86_pin_check(env, PIN_REGISTER_CR0, 0, x86_pin_value(val), false,
-                      ra) ||
-        (efer != env->efer && !GUARD_MUTANT(GUARD_HOOK_PIN_LMA) &&
-         x86_pin_check(env, PIN_REGISTER_EFER, 0, x86_pin_value(efer), false,
-                       ra))) {
-        return true;
+    paging = env->pins.watch && (changes & val & CR0_PG_MASK);
+    for (i = 0; i < ARRAY_SIZE(x86_pin_order); i++) {
+        unsigned actions = x86_pin_order[i];
+
+        if (x86_pin_check(env, PIN_REGISTER_CR0, 0, x86_pin_value(val),
+                          actions, ra) ||
+            (efer != env->efer && !GUARD_MUTANT(GUARD_HOOK_PIN_LMA) &&
+             x86_pin_check(env, PIN_REGISTER_EFER, 0, x86_pin_value(efer),
+                           actions, ra)) ||
+            (paging && x86_pin_check_paging(env, val, efer, actions, ra))) {
+            return true;
+        }
     }
     if (!env->pins.watch) {
         return false;
     }
-    if (changes & val & CR0_PG_MASK) {
-        if (x86_pin_check_paging(env, val, efer, ra)) {
-            return true;
-        }
+    if (paging) {
         x86_pin_ask_grace(env);
     }
     x86_pin_note(env, PIN_REGISTER_CR0, 0, x86_pin_value(val));
@@ -274,10 +350,18 @@ bool x86_pin_slow_load_seg(CPUX86State *env, int seg, target_ulong base,
                            uintptr_t ra)
 {
 #ifdef TARGET_X86_64
-    return x86_pin_write(env, PIN_REGISTER_MSR, x86_pin_base_msr(seg),
-                         x86_pin_value(base), ra);
+    return x86_pin_enforced(env) &&
+           x86_pin_check(env, PIN_REGISTER_MSR, x86_pin_base_msr(seg),
+                         x86_pin_value(base), X86_PIN_ALL, ra);
 #else
     return false;
+#endif
+}
+
+void x86_pin_slow_seg_loaded(CPUX86State *env, int seg)
+{
+#ifdef TARGET_X86_64
+    x86_pin_slow_msr_written(env, x86_pin_base_msr(seg));
 #endif
 }
 
@@ -294,11 +378,11 @@ target_ulong x86_pin_slow_keep_base(CPUX86State *env, int seg,
     if (!p || !x86_pin_enforced(env)) {
         return base;
     }
+    if (!tell) {
+        /* The load that follows tells, and arms: no code sees this base */
+        return p->armed && p->action != GUARD_ACTION_REPORT ? p->value : base;
+    }
     if (p->armed && p->value != base) {
-        if (!tell) {
-            /* The load that follows tells */
-            return p->action == GUARD_ACTION_REPORT ? base : p->value;
-        }
         return x86_pin_refuse(env, p, false, &e) ? p->value : base;
     }
     x86_pin_note(env, PIN_REGISTER_MSR, index, x86_pin_value(base));
@@ -330,6 +414,7 @@ void helper_guard_seg_real(CPUX86State *env, uint32_t seg, uint32_t selector)
         !x86_pin_slow_load_seg(env, seg, selector << 4, GETPC())) {
         env->segs[seg].selector = selector;
         env->segs[seg].base = selector << 4;
+        x86_pin_seg_loaded(env, seg);
     }
 }
 
@@ -339,12 +424,18 @@ void helper_guard_swapgs(CPUX86State *env)
     uintptr_t ra = GETPC();
     X86PinValue gs = x86_pin_value(env->kernelgsbase);
     X86PinValue kernel = x86_pin_value(env->segs[R_GS].base);
+    unsigned i;
 
     if (!GUARD_MUTANT(GUARD_HOOK_PIN_SWAPGS) && x86_pin_enforced(env)) {
-        if (x86_pin_check(env, PIN_REGISTER_MSR, MSR_GSBASE, gs, false, ra) ||
-            x86_pin_check(env, PIN_REGISTER_MSR, MSR_KERNELGSBASE, kernel,
-                          false, ra)) {
-            return;
+        for (i = 0; i < ARRAY_SIZE(x86_pin_order); i++) {
+            unsigned actions = x86_pin_order[i];
+
+            if (x86_pin_check(env, PIN_REGISTER_MSR, MSR_GSBASE, gs, actions,
+                              ra) ||
+                x86_pin_check(env, PIN_REGISTER_MSR, MSR_KERNELGSBASE, kernel,
+                              actions, ra)) {
+                return;
+            }
         }
         x86_pin_note(env, PIN_REGISTER_MSR, MSR_GSBASE, gs);
         x86_pin_note(env, PIN_REGISTER_MSR, MSR_KERNELGSBASE, kernel);
@@ -358,6 +449,7 @@ void helper_guard_wrbase(CPUX86State *env, uint32_t seg, target_ulong base)
     if (GUARD_MUTANT(GUARD_HOOK_PIN_WRBASE) ||
         !x86_pin_slow_load_seg(env, seg, base, GETPC())) {
         env->segs[seg].base = base;
+        x86_pin_seg_loaded(env, seg);
     }
 }
 #endif
@@ -438,7 +530,8 @@ void x86_pin_slow_vmload(CPUX86State *env, uint64_t vmcb, int mmu_idx,
         default:
             val &= x86_pin_msr_mask(env, p->index);
         }
-        x86_pin_check(env, p->reg, p->index, x86_pin_value(val), true, ra);
+        x86_pin_check(env, p->reg, p->index, x86_pin_value(val), X86_PIN_FIRM,
+                      ra);
     }
 }
 
@@ -468,20 +561,22 @@ void x86_pin_slow_vmrun(CPUX86State *env, uint64_t vmcb, uintptr_t ra)
     cr4 = x86_ldq_phys(cs, vmcb + offsetof(struct vmcb, save.cr4));
     efer = x86_ldq_phys(cs, vmcb + offsetof(struct vmcb, save.efer));
     x86_pin_check(env, PIN_REGISTER_CR0, 0,
-                  x86_pin_value((uint32_t)cr0 | CR0_ET_MASK), true, ra);
-    x86_pin_check(env, PIN_REGISTER_CR4, 0, x86_pin_value(cr4), true, ra);
-    x86_pin_check(env, PIN_REGISTER_EFER, 0, x86_pin_value(efer), true, ra);
+                  x86_pin_value((uint32_t)cr0 | CR0_ET_MASK), X86_PIN_FIRM, ra);
+    x86_pin_check(env, PIN_REGISTER_CR4, 0, x86_pin_value(cr4), X86_PIN_FIRM,
+                  ra);
+    x86_pin_check(env, PIN_REGISTER_EFER, 0, x86_pin_value(efer), X86_PIN_FIRM,
+                  ra);
     if (x86_pin_find(st, PIN_REGISTER_IDTR, 0)) {
         x86_pin_check(env, PIN_REGISTER_IDTR, 0,
                       x86_pin_vmcb_table(env, vmcb +
                                          offsetof(struct vmcb, save.idtr)),
-                      true, ra);
+                      X86_PIN_FIRM, ra);
     }
     if (x86_pin_find(st, PIN_REGISTER_GDTR, 0)) {
         x86_pin_check(env, PIN_REGISTER_GDTR, 0,
                       x86_pin_vmcb_table(env, vmcb +
                                          offsetof(struct vmcb, save.gdtr)),
-                      true, ra);
+                      X86_PIN_FIRM, ra);
     }
 }
 

@@ -315,6 +315,92 @@ static void leave_long_mode(void)
        "EFER and CR0 are as before");
 }
 
+/* --- Two registers at once --- */
+
+/* PG changes EFER: what CR0's pin tells of has to take place */
+static void two_at_once(void)
+{
+    uint64_t cr0 = read_cr0();
+    PinSeen s;
+
+    pin("report", 0, "{\"register\": \"cr0\", \"ones\": %llu}", CR0_WP);
+    pin_more("{\"action\": \"fault\"}",
+             "{\"register\": \"efer\", \"ones\": %u}", 0x400);
+    expect(TRY(write_cr0(cr0 & ~(CR0_PG | CR0_WP))), GP, 0,
+           "CR0 may change and EFER may not");
+    s = pin_seen();
+    ok(s.events == 1 && s.counted == 1 && !strcmp(s.reg, "efer"),
+       "the one event is EFER's: %d events, %s", s.events, s.reg);
+    pin_more("{\"action\": \"discard\"}",
+             "{\"register\": \"efer\", \"ones\": %u}", 0x400);
+    expect_none(TRY(write_cr0(cr0 & ~(CR0_PG | CR0_WP))), "the same, left out");
+    s = pin_seen();
+    ok(s.events == 1 && s.counted == 1 && !strcmp(s.reg, "efer") &&
+       read_cr0() == cr0,
+       "the one event is EFER's: %d events, %s", s.events, s.reg);
+    unpin();
+
+    wrmsr(MSR_GS_BASE, GOOD);
+    wrmsr(MSR_KERNEL_GS_BASE, EVIL);
+    pin("report", 0, "{\"register\": \"msr\", \"index\": %u}", MSR_GS_BASE);
+    pin_more("{\"action\": \"fault\"}",
+             "{\"register\": \"msr\", \"index\": %u}", MSR_KERNEL_GS_BASE);
+    expect(TRY(asm volatile("swapgs")), GP, 0, "SWAPGS changes both");
+    s = unpin();
+    ok(s.events == 1 && s.counted == 1 && s.index == MSR_KERNEL_GS_BASE &&
+       rdmsr(MSR_GS_BASE) == GOOD,
+       "one event, of the other: %d events, 0x%lx", s.events, s.index);
+    wrmsr(MSR_GS_BASE, 0);
+    wrmsr(MSR_KERNEL_GS_BASE, 0);
+}
+
+/* --- Values that the register itself does not take --- */
+
+static void not_taken(void)
+{
+    static const struct {
+        const char *what;
+        uint32_t index;
+        uint64_t wanted, given;
+        int vec;
+    } rows[] = {
+        { "PKRS, more than 32 bits", 0x6e1, 5, 1ull << 32 | 5, GP },
+        { "VM_HSAVE_PA, not aligned", MSR_HSAVE, 0x1001, 0x1001, GP },
+        { "APICBASE, x2APIC without APIC", 0x1b, 0xfee00500, 0xfee00500, GP },
+        { "APICBASE, another BSP", 0x1b, 0xfee00800, 0xfee00800, NONE },
+        { "APICBASE, a reserved bit", 0x1b, 0xfee00901, 0xfee00901, GP },
+        { "MCG_CTL, neither all nor nothing", 0x17b, 5, 5, NONE },
+        { "MC0_CTL, neither all nor nothing", 0x400, 5, 5, NONE },
+    };
+
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        static const char *const actions[] = { "fault", "discard", "report" };
+        uint64_t old = rdmsr(rows[i].index);
+        const char *q;
+        Fault f;
+
+        pin("fault", 0, "{\"register\": \"msr\", \"index\": %u, "
+            "\"value\": %lu}", rows[i].index, rows[i].wanted);
+        f = TRY(wrmsr(rows[i].index, rows[i].given));
+        q = host("call", "{\"name\": \"states\"}");
+        ok(f.vec == rows[i].vec && rdmsr(rows[i].index) == old &&
+           json_is(q, "msr", "waiting"), "%s: not held, and does not arm: %s, "
+           "%s", rows[i].what, fault_text(f), q);
+        ok(pin_none(unpin(), rows[i].what), "%s: nothing to tell",
+           rows[i].what);
+
+        for (unsigned a = 0; a < 3; a++) {
+            pin(actions[a], 0, "{\"register\": \"msr\", \"index\": %u, "
+                "\"value\": %lu}", rows[i].index, old);
+            f = TRY(wrmsr(rows[i].index, rows[i].given));
+            ok(f.vec == rows[i].vec && rdmsr(rows[i].index) == old &&
+               pin_none(unpin(), rows[i].what),
+               "%s: pinned with %s it is as without: %s", rows[i].what,
+               actions[a], fault_text(f));
+        }
+    }
+}
+
 /* --- What is refused --- */
 
 struct bad {
@@ -836,6 +922,8 @@ void test(void)
         user_tries();
         waiting();
         leave_long_mode();
+        two_at_once();
+        not_taken();
         refusals();
     } else if (!strcmp(what, "cpus")) {
         several();
