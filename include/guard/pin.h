@@ -28,7 +28,6 @@
  * @loose: the host itself let the register take another value ('report', or
  *         'cont' after 'pause') and it didn't hold the pinned one since
  * @take: the value is yet to be taken from the register
- * @inherit: for CPUs that are plugged in later, too
  * @was_armed: it was armed before the reset
  * @overdue: the wait was too long, and this was told
  * @late: the wait was too long, but paging was off or the CPU elsewhere
@@ -46,7 +45,6 @@ typedef struct X86HostPin {
     bool armed;
     bool loose;
     bool take;
-    bool inherit;
     bool was_armed;
     bool overdue;
     bool late;

@@ -183,15 +183,11 @@ static bool x86_pin_check_image(X86CPU *cpu, const X86HostPin *p, Error **errp)
         .mask = p->mask,
         .value = p->value,
         .limit = p->limit,
+        .action = p->action,
+        .on_init = p->on_init,
     };
-    bool bits = p->reg < X86_PIN_WORDS;
 
-    if (p->reg >= PIN_REGISTER__MAX || p->action >= GUARD_ACTION__MAX ||
-        p->on_init >= PIN_ON_INIT__MAX ||
-        (p->index && p->reg != PIN_REGISTER_MSR) ||
-        (bits ? !p->mask || (p->value & ~p->mask) || p->take
-              : p->mask != UINT64_MAX) ||
-        p->limit > (x86_pin_is_table(p->reg) ? UINT16_MAX : 0)) {
+    if (!guard_pin_is_sane(&pin)) {
         error_setg(errp, "a pin makes no sense");
         return false;
     }
@@ -272,7 +268,6 @@ static const VMStateDescription vmstate_x86_host_pin = {
         VMSTATE_BOOL(armed, X86HostPin),
         VMSTATE_BOOL(loose, X86HostPin),
         VMSTATE_BOOL(take, X86HostPin),
-        VMSTATE_BOOL(inherit, X86HostPin),
         VMSTATE_UINT32(index, X86HostPin),
         VMSTATE_UINT32(limit, X86HostPin),
         VMSTATE_UINT32(grace_ms, X86HostPin),

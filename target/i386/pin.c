@@ -685,7 +685,6 @@ static void x86_pin_ops_set(CPUState *cs, const GuardPin *pin)
         .action = pin->action,
         .on_init = pin->on_init,
         .take = pin->current,
-        .inherit = pin->inherit,
         .index = pin->index,
         .limit = pin->limit,
         .grace_ms = pin->grace_ms,

@@ -296,6 +296,33 @@ class PinCommands(Base):
         self.assertIn('64', self.error(vm, 'register-pin', registers=good))
         self.assertEqual(self.pins(vm), [])
 
+    def test_too_many_for_all(self):
+        """What is for all CPUs can be more than what each of them has."""
+        vm = self.tcg('-cpu', 'max', '-smp', '1,maxcpus=2')
+        # MTRRs and the banks of machine checks
+        msrs = [{'register': 'msr', 'index': index}
+                for index in [*range(0x200, 0x210), *range(0x400, 0x428),
+                              0x250, 0x258, 0x259, *range(0x268, 0x26e)]]
+        more = [{'register': 'cr4', 'ones': SMEP},
+                {'register': 'cr0', 'ones': WP}]
+        self.assertEqual(len(msrs), 65)
+        self.pin(vm, *[dict(msr, value=0) for msr in msrs[:64]])
+        vm.cmd('register-unpin', registers=msrs[:2], **{'cpu-index': 0})
+        before = self.pins(vm)
+        self.assertEqual(len(before), 62)
+        text = self.error(vm, 'register-pin', registers=more)
+        self.assertIn('66', text)
+        self.assertEqual(self.pins(vm), before)
+        # For one CPU, or in the place of others, there is room
+        self.pin(vm, *more, **{'cpu-index': 0})
+        vm.cmd('register-unpin', registers=msrs[2:4])
+        self.pin(vm, *more)
+        slot = next(c for c in vm.cmd('query-hotpluggable-cpus')
+                    if 'qom-path' not in c)
+        vm.cmd('device_add', driver=slot['type'], id='hot', **slot['props'])
+        self.assertEqual(len([p for p in self.pins(vm)
+                              if p['cpu-index'] == 1]), 64)
+
     def test_record(self):
         """A replay could not know of it."""
         log = self.scratch_file('replay')
@@ -594,7 +621,7 @@ class PinState(Base):
 
     # The pins of a CPU in an image: its version, the masks that are allowed,
     # and ones, zeros and held, each for CR0 and CR4; a number and the entries
-    VERSION, ALLOWED, ONES, COUNT, ENTRIES, ENTRY = 0, 4, 20, 68, 72, 34
+    VERSION, ALLOWED, ONES, COUNT, ENTRIES, ENTRY = 0, 4, 20, 68, 72, 33
 
     def image(self):
         """An image with pins, where they are, and how long they are."""
@@ -758,6 +785,70 @@ class PinState(Base):
         self.assertEqual([pin['state'] for pin in
                           vm.cmd('query-register-pins')], ['waiting'])
         self.assertEqual(self.gdb(vm, 'p1b'), [value])
+
+    def plugged(self, vm):
+        """What a CPU has that is plugged in now."""
+        slot = next(c for c in vm.cmd('query-hotpluggable-cpus')
+                    if 'qom-path' not in c)
+        vm.cmd('device_add', driver=slot['type'], id='hot', **slot['props'])
+        return sorted(pin['register']
+                      for pin in vm.cmd('query-register-pins')
+                      if pin['cpu-index'] == 1)
+
+    def pin_bits(self, vm, register, **more):
+        """Pin a register's bit that a CPU does not hold at reset."""
+        vm.cmd('register-pin', registers=[{'register': register, 'ones': 1}],
+               **more)
+
+    def unpin(self, vm, register):
+        """No CPU keeps it."""
+        vm.cmd('register-unpin', registers=[{'register': register}])
+
+    def test_pins_for_all(self):
+        """loadvm brings back what a new CPU gets; refused, it does not."""
+        for kind in 'good', 'single', 'bad', 'worse':
+            path, disk = self.disk()
+            args = ('-cpu', 'max', '-smp', '1,maxcpus=2') + disk
+            vm = self.tcg(*args)
+            self.pin_bits(vm, 'cr4', **({'cpu-index': 0} if kind == 'single'
+                                        else {}))
+            self.assert_hmp(vm, 'savevm some')
+            vm.shutdown()
+            with open(path, 'r+b') as file:
+                data = file.read()
+                if kind == 'bad':
+                    # Behind the pins of the CPU
+                    file.seek(data.index(b'\x08cpu/pins') + 9 + self.ENTRIES
+                              + self.ENTRY)
+                    file.write(b'\x05\x08cpu/none' + bytes(4))
+                elif kind == 'worse':
+                    # The number of those for all, behind the instance and
+                    # the version of the section
+                    file.seek(data.index(b'\x0aguard-pins') + 11 + 8)
+                    file.write(b'\x7f')
+            vm = self.tcg(*args)
+            self.pin_bits(vm, 'efer')
+            text = self.hmp(vm, 'loadvm some')
+            with self.subTest(kind):
+                self.assertEqual(bool(text), kind in ('bad', 'worse'), text)
+                self.assertEqual(self.plugged(vm),
+                                 {'good': ['cr4'], 'single': [], 'bad':
+                                  ['efer'], 'worse': ['efer']}[kind])
+            vm.shutdown()
+            os.unlink(path)
+
+    def test_pins_for_all_after_hotplug(self):
+        """The section is behind those of CPUs that came later."""
+        path, disk = self.disk()
+        vm = self.tcg('-cpu', 'max', '-smp', '1,maxcpus=2', *disk)
+        self.pin_bits(vm, 'cr4')
+        self.assertEqual(self.plugged(vm), ['cr4'])
+        self.assert_hmp(vm, 'savevm some')
+        vm.shutdown()
+        with open(path, 'rb') as file:
+            data = file.read()
+        self.assertGreater(data.index(b'\x0aguard-pins'),
+                           data.rindex(b'\x08cpu/pins'))
 
     def test_npiep_of_a_bad_image(self):
         """What it said is nothing to the next one."""
