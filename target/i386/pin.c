@@ -342,8 +342,11 @@ void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
             v.limit = p->limit;
         }
         x86_pin_put(env, reg, index, v);
-        e = x86_pin_event(reg, index, x86_pin_get(env, reg, index), seen);
-        e.action = GUARD_ACTION_DISCARD;
+        v = x86_pin_get(env, reg, index);
+        e = x86_pin_event(reg, index, v, seen);
+        /* APICBASE does not take each value, nor from each other */
+        e.action = v.value == seen.value && v.limit == seen.limit
+                   ? GUARD_ACTION_REPORT : GUARD_ACTION_DISCARD;
     } else {
         /* What it would have been given, and had before most likely */
         v.value = (v.value & ~p->mask) | p->value;

@@ -604,6 +604,7 @@ static void l2_tries(void)
 static Space task_space;
 static uint8_t *task_code;
 static struct tss32 *task[2];
+static unsigned task_fs;
 
 /* Returns CR0 in the new task, or -1 if it did not run */
 static uint64_t task_switch(bool gate)
@@ -637,6 +638,7 @@ static uint64_t task_switch(bool gate)
         .cr3 = task_space.root, .eip = (uint32_t)(uint64_t)task_code + 19,
         .eflags = 2, .esp = (uint32_t)(uint64_t)task_code + 2048,
         .es = SEL_DATA, .cs = SEL_CODE32, .ss = SEL_DATA, .ds = SEL_DATA,
+        .fs = task_fs,
     };
     set_tss32(gdt, SEL_TSS32, task[0]);
     set_tss32(gdt, SEL_FREE, task[1]);
@@ -763,7 +765,48 @@ static void legacy_fs(void)
        fault_text(inner), rdmsr(MSR_FS_BASE), s.events, s.action);
     unpin();
     write_cr0(read_cr0() & ~CR0_TS);
+
+    /* FS has no base between the selectors and the descriptors */
+    gdt[SEL_FREE / 8 + 1] = 0x00cf93000000ffffull |
+                            (LOW & 0xffffff) << 16 | LOW >> 24 << 56;
+    task_fs = SEL_FREE + 8;
+    wrmsr(MSR_FS_BASE, 2 * LOW);
+    pin("fault", 0, "{\"register\": \"msr\", \"index\": %u, \"value\": 0}",
+        MSR_FS_BASE);
+    task_switch(false);
+    s = unpin();
+    ok(inner.vec == NONE && rdmsr(MSR_FS_BASE) == LOW && s.events == 0,
+       "a pin that waits for 0 goes on waiting in a task switch: %s, 0x%lx, "
+       "%d events", fault_text(inner), rdmsr(MSR_FS_BASE), s.events);
+    task_fs = 0;
+    write_cr0(read_cr0() & ~CR0_TS);
     wrmsr(MSR_FS_BASE, 0);
+}
+
+/* --- An APIC in another mode --- */
+
+#define MSR_APIC_BASE   0x1bu
+
+static uint64_t smm_apic_base(uint64_t v)
+{
+    wrmsr(MSR_APIC_BASE, v);
+    return 0;
+}
+
+/* No single write leads back: the event does not say that it was undone */
+static void apic_mode(void)
+{
+    uint64_t base = rdmsr(MSR_APIC_BASE);
+    PinSeen s;
+
+    pin("fault", 0, "{\"register\": \"msr\", \"index\": %u, \"value\": %lu}",
+        MSR_APIC_BASE, base);
+    in_smm(smm_apic_base, base | 1 << 10);
+    s = unpin();
+    ok(rdmsr(MSR_APIC_BASE) == (base | 1 << 10) && s.events == 1 &&
+       s.attempted == (base | 1 << 10) && !strcmp(s.action, "report"),
+       "x2APIC by code in SMM: 0x%lx, %d events, %s", rdmsr(MSR_APIC_BASE),
+       s.events, s.action);
 }
 
 /* --- An IDT that stays as it is --- */
@@ -1127,4 +1170,5 @@ void test(void)
     legacy_fs();
     sealed_idt();
     remapped_idt();
+    apic_mode();
 }
