@@ -64,6 +64,8 @@ enum {
     GUARD_HOOK_PIN_ADD_ONLY,
     GUARD_HOOK_PIN_NPIEP,
     GUARD_HOOK_PIN_ARM,
+    GUARD_HOOK_PIN_NEXT_BLOCK,
+    GUARD_HOOK_PIN_LET,
 
     /* Devices and lifecycle */
     GUARD_HOOK_CACHE = 200,

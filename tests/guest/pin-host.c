@@ -35,6 +35,7 @@ GUEST_RUN("rows-migrate", "timeout=240 -cpu max -append rows-migrate");
 GUEST_RUN("rows-snapshot", "timeout=240 -cpu max -append rows-snapshot");
 GUEST_RUN("watched", "accel=tcg,thread=multi timeout=120 -cpu max -smp 2 "
           "-append watched");
+GUEST_RUN("stopped", "-cpu max -append stopped");
 GUEST_RUN("flood", "timeout=120 -cpu max -append flood");
 
 /* --- Ways to write a register --- */
@@ -525,8 +526,6 @@ static void several(void)
 
 /* --- INIT --- */
 
-#define APIC    0xfee00000ull
-
 static void apic(unsigned cpu, uint32_t what)
 {
     write32((void *)(APIC + 0x310), cpu << 24);
@@ -880,6 +879,38 @@ static void watched(void)
        s.counted, per_cpu[1]);
 }
 
+/* --- A pin that comes while an instruction is stopped --- */
+
+static void stopped(void)
+{
+    struct dtr *operand = frame();
+    uint64_t idt1 = pin_get_idt();
+    uint64_t moved = (uint64_t)idt2 | (idt1 >> 48 << 48);
+    const char *r;
+
+    memcpy(idt2, idt, sizeof(idt2));
+    *operand = pin_unpack(moved);
+    for (int i = 0; i < 2; i++) {
+        r = host("call", "{\"name\": \"protect\", \"addr\": %lu, \"pin\": "
+                 "%s}", (uint64_t)operand, i ? "true" : "false");
+        ok(!qmp_failed(r), "the operand of an LIDT is protected: %s", r);
+        if (i) {
+            expect(TRY(asm volatile("lidt %0" : : "m" (*operand))), GP, 0,
+                   "stopped before it, and pinned: LIDT");
+            ok(pin_get_idt() == idt1, "the IDT stays: 0x%lx", pin_get_idt());
+        } else {
+            expect_none(TRY(asm volatile("lidt %0" : : "m" (*operand))),
+                        "stopped before it: LIDT");
+            ok(pin_get_idt() == moved, "the IDT is moved: 0x%lx",
+               pin_get_idt());
+            pin_put_idt(idt1);
+        }
+        r = host("call", "{\"name\": \"stops\", \"addr\": %lu}",
+                 (uint64_t)operand);
+        ok(json_is(r, "stops", "2"), "the VM stopped at each load: %s", r);
+    }
+}
+
 /* --- A flood of violations --- */
 
 #define FLOOD   20000
@@ -949,6 +980,8 @@ void test(void)
         pin_rows_through(every, every_row(), "snapshot");
     } else if (!strcmp(what, "watched")) {
         watched();
+    } else if (!strcmp(what, "stopped")) {
+        stopped();
     } else if (!strcmp(what, "flood")) {
         flood();
     } else {

@@ -64,6 +64,31 @@ def cleared(session, _arg):
                                for e in events)}
 
 
+def protect(session, arg):
+    """Have a load stopped, and perhaps the IDT pinned before 'cont'."""
+    do = ['cont']
+    if arg['pin']:
+        do.insert(0, {'execute': 'register-pin', 'arguments': {
+            'registers': [{'register': 'idtr'}]}})
+    region = {'addr': arg['addr'], 'size': 128, 'access': 'none'}
+    session.events.clear()
+    # Limit and base are two loads
+    session.reactions.append({'event': 'STOP', 'do': ['cont']})
+    session.reactions.append({'event': 'STOP', 'do': do})
+    return session.qmp({'execute': 'subpage-set-access', 'arguments': {
+        'regions': [region], 'action': 'pause'}})
+
+
+def stops(session, arg):
+    """How often the VM was stopped; the protection goes."""
+    session.reactions.clear()
+    session.qmp({'execute': 'subpage-set-access', 'arguments': {
+        'regions': [{'addr': arg['addr'], 'size': 128,
+                     'access': 'read-write'}]}})
+    return {'stops': sum(event['name'] == 'STOP'
+                         for event in session.events)}
+
+
 def plug(session, arg):
     """Plug a CPU."""
     slots = session.qmp('query-hotpluggable-cpus')['return']
@@ -108,4 +133,4 @@ def hostile(session, arg):
 
 calls = dict(pin_host.calls, **image_host.calls, states=states,
              refused=refused, flood=flood, cleared=cleared, plug=plug,
-             watched=watched, hostile=hostile)
+             watched=watched, hostile=hostile, protect=protect, stops=stops)
