@@ -34,8 +34,10 @@
  * @index: number of the MSR
  * @limit: of a table
  * @grace_ms: for how long the pin may wait once CR0.PG is set
+ * @let_limit: like @let, of a table
  * @mask: bits that are pinned
  * @value: their value; the base of a table
+ * @let: if @loose, the value that was let through
  * @deadline: end of the wait on the virtual clock in ms; 0 if it has none yet
  */
 typedef struct X86HostPin {
@@ -51,8 +53,10 @@ typedef struct X86HostPin {
     uint32_t index;
     uint32_t limit;
     uint32_t grace_ms;
+    uint32_t let_limit;
     uint64_t mask;
     uint64_t value;
+    uint64_t let;
     int64_t deadline;
 } X86HostPin;
 

@@ -273,6 +273,8 @@ static const VMStateDescription vmstate_x86_host_pin = {
         VMSTATE_UINT32(grace_ms, X86HostPin),
         VMSTATE_UINT64(mask, X86HostPin),
         VMSTATE_UINT64(value, X86HostPin),
+        VMSTATE_UINT64(let, X86HostPin),
+        VMSTATE_UINT32(let_limit, X86HostPin),
         VMSTATE_END_OF_LIST()
     }
 };

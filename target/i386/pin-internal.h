@@ -60,6 +60,23 @@ static inline GuardPinViolation x86_pin_event(int reg, uint32_t index,
     };
 }
 
+/* The host lets the register take @v, and was told */
+static inline void x86_pin_let(X86HostPin *p, X86PinValue v)
+{
+    p->loose = p->armed;
+    p->let = v.value;
+    p->let_limit = v.limit;
+}
+
+/* Whether @v is what the host let through */
+static inline bool x86_pin_is_let(const X86HostPin *p, X86PinValue v)
+{
+    return p->loose && (p->action == GUARD_ACTION_REPORT ||
+                        p->action == GUARD_ACTION_PAUSE) &&
+           ((!((v.value ^ p->let) & p->mask) && v.limit == p->let_limit) ||
+            GUARD_MUTANT(GUARD_HOOK_PIN_LET));
+}
+
 /**
  * x86_pin_get: what a register holds
  * @env: CPU state

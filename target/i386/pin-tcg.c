@@ -71,6 +71,7 @@ static bool x86_pin_refuse(CPUX86State *env, X86HostPin *p, bool paging,
 {
     CPUState *cs = env_cpu(env);
     uint64_t id = x86_pin_id(e->reg, e->index, paging);
+    X86PinValue v = { .value = e->attempted, .limit = e->attempted_limit };
 
     e->action = p ? p->action : GUARD_ACTION_FAULT;
     if (!e->ra && e->action != GUARD_ACTION_REPORT) {
@@ -87,7 +88,7 @@ static bool x86_pin_refuse(CPUX86State *env, X86HostPin *p, bool paging,
     switch (e->action) {
     case GUARD_ACTION_REPORT:
         guard_pin_violation(cs, e);
-        p->loose = p->armed;
+        x86_pin_let(p, v);
         x86_pin_update(env_archcpu(env));
         return false;
     case GUARD_ACTION_DISCARD:
@@ -95,7 +96,7 @@ static bool x86_pin_refuse(CPUX86State *env, X86HostPin *p, bool paging,
         return true;
     case GUARD_ACTION_PAUSE:
         if (x86_pin_take_pass(env, id, e->ra)) {
-            p->loose = p->armed;
+            x86_pin_let(p, v);
             x86_pin_update(env_archcpu(env));
             return false;
         }

@@ -320,13 +320,8 @@ void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
     GuardPinViolation e;
     uint64_t bad = x86_pin_guest_bad(st, reg, seen.value);
     bool host = p && !p->take && (p->armed || waiting) &&
-                x86_pin_differs(p, seen);
+                x86_pin_differs(p, seen) && !x86_pin_is_let(p, seen);
 
-    if (host && p->loose && (p->action == GUARD_ACTION_REPORT ||
-                             p->action == GUARD_ACTION_PAUSE)) {
-        /* It was told, and it is what the host lets the guest do */
-        host = false;
-    }
     if (!bad && !host) {
         return;
     }
@@ -334,7 +329,7 @@ void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
         v.value = (v.value & ~bad) | (st->ones[reg] & bad);
     }
     if (host && p->action == GUARD_ACTION_REPORT) {
-        p->loose = p->armed;
+        x86_pin_let(p, seen);
     }
     if (bad || p->action != GUARD_ACTION_REPORT) {
         if (host && p->action != GUARD_ACTION_REPORT) {

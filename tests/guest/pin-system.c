@@ -46,6 +46,7 @@ PIN_MSR(kernel_gs_base, MSR_KERNEL_GS_BASE)
 
 /* The same tables elsewhere, so that being moved there does no harm */
 static struct gate idt2[256] __attribute__((aligned(4096)));
+static struct gate idt3[256] __attribute__((aligned(4096)));
 static uint64_t gdt2[SEL_TSS / 8 + 2 * MAX_CPUS];
 
 /* --- Segment bases --- */
@@ -511,6 +512,85 @@ static unsigned every_row(void)
     n += ARRAY_SIZE(states);
     memcpy(every + n, tables, sizeof(tables));
     return n + ARRAY_SIZE(tables);
+}
+
+/* Its VMRUN checks nothing: only the exit does */
+static void nested_exit(uint64_t v)
+{
+    wrmsr(MSR_HSAVE, (uint64_t)hsave);
+    vmsave(nested.vmcb);
+    svm_run(&nested, l2_exit, v);
+}
+
+/*
+ * After 'report', or 'pause' and 'cont', the register keeps what was let
+ * through; saved state has no other value either.
+ */
+static void let_through(void)
+{
+    uint64_t cr4 = read_cr4() | CR4_SMEP | CR4_SMAP | CR4_UMIP;
+    uint64_t idt1 = pin_get_idt(), limit = idt1 >> 48 << 48;
+    uint64_t moved = (uint64_t)idt2 | limit, other = (uint64_t)idt3 | limit;
+    PinSeen s;
+
+    wrmsr(MSR_LSTAR, GOOD);
+    pin("report", 0, "{\"register\": \"msr\", \"index\": %u, \"value\": "
+        "%llu}", MSR_LSTAR, GOOD);
+    wrmsr(MSR_LSTAR, EVIL);
+    ok(pin_seen().events == 1, "report: LSTAR is changed, and told");
+    vmload(0x608, EVIL);
+    ok(pin_none(pin_seen(), "let"), "VMLOAD of what it is then is not told");
+    vmload(0x608, EVIL + 8);
+    s = pin_seen();
+    ok(rdmsr(MSR_LSTAR) == EVIL + 8 && s.events == 1 &&
+       s.attempted == EVIL + 8 && !strcmp(s.action, "report"),
+       "VMLOAD of another LSTAR is: 0x%lx, %d events", rdmsr(MSR_LSTAR),
+       s.events);
+    unpin();
+
+    memcpy(idt2, idt, sizeof(idt2));
+    memcpy(idt3, idt, sizeof(idt3));
+    pin("pause", 1, "{\"register\": \"idtr\", \"value\": %lu, \"limit\": "
+        "%u}", idt_ptr.base, idt_ptr.limit);
+    pin_put_idt(moved);
+    ok(pin_get_idt() == moved && pin_seen().events == 1,
+       "pause and cont: the IDT is moved, and told");
+    exit_offset = 0x480;
+    nested_exit(moved);
+    ok(pin_get_idt() == moved && pin_none(pin_seen(), "let"),
+       "#VMEXIT leaves it there");
+    nested_exit(other);
+    s = pin_seen();
+    ok(pin_get_idt() == idt1 && s.events == 1 && !strcmp(s.action, "discard"),
+       "but moves it nowhere else: 0x%lx, %d events", pin_get_idt(),
+       s.events);
+    nested_exit(moved);
+    s = pin_seen();
+    ok(pin_get_idt() == idt1 && s.events == 1,
+       "'cont' was for once: 0x%lx, %d events", pin_get_idt(), s.events);
+    unpin();
+
+    for (int i = 0; i < 2; i++) {
+        bool report = i;
+
+        write_cr4(cr4);
+        pin(report ? "report" : "pause", 1, "{\"register\": \"cr4\", "
+            "\"ones\": %llu}", CR4_SMEP | CR4_SMAP | CR4_UMIP);
+        write_cr4(cr4 & ~CR4_UMIP);
+        ok(!(read_cr4() & CR4_UMIP) && pin_seen().events == 1,
+           "%s: UMIP goes", report ? "report" : "pause and cont");
+        rsm_cr4(cr4 & ~CR4_UMIP);
+        ok(!(read_cr4() & CR4_UMIP) && pin_none(pin_seen(), "let"),
+           "RSM leaves it so");
+        rsm_cr4(cr4 & ~(CR4_SMEP | CR4_SMAP | CR4_UMIP));
+        s = pin_seen();
+        ok(s.events == 1 && !(read_cr4() & CR4_SMEP) == report &&
+           !strcmp(s.action, report ? "report" : "discard"),
+           "RSM without SMEP: CR4 0x%lx, %d events, %s", read_cr4(),
+           s.events, s.action);
+        unpin();
+    }
+    write_cr4(cr4 & ~(CR4_SMEP | CR4_SMAP | CR4_UMIP));
 }
 
 /* --- An SVM guest that writes by itself --- */
@@ -1165,6 +1245,7 @@ void test(void)
     }
     pin_rows(every, every_row());
     swapgs_whole();
+    let_through();
     l2_tries();
     task_switches();
     legacy_fs();
