@@ -66,6 +66,7 @@ enum {
     GUARD_HOOK_PIN_ARM,
     GUARD_HOOK_PIN_NEXT_BLOCK,
     GUARD_HOOK_PIN_LET,
+    GUARD_HOOK_PIN_INIT_AGAIN,
 
     /* Devices and lifecycle */
     GUARD_HOOK_CACHE = 200,

@@ -28,7 +28,9 @@
  * @loose: the host itself let the register take another value ('report', or
  *         'cont' after 'pause') and it didn't hold the pinned one since
  * @take: the value is yet to be taken from the register
- * @was_armed: it was armed before the reset
+ * @was_armed: before the reset it was armed, or waited with paging on
+ * @halvings: how often an INIT cut short its wait; each halves the next one
+ * @cut: @halvings, as it will be if the reset is an INIT
  * @overdue: the wait was too long, and this was told
  * @late: the wait was too long, but paging was off or the CPU elsewhere
  * @index: number of the MSR
@@ -48,6 +50,8 @@ typedef struct X86HostPin {
     bool loose;
     bool take;
     bool was_armed;
+    uint8_t halvings;
+    uint8_t cut;
     bool overdue;
     bool late;
     uint32_t index;

@@ -246,7 +246,7 @@ void x86_pin_unrealize(X86CPU *cpu);
  */
 void x86_pin_reset(X86CPU *cpu);
 
-/* Tell of what x86_pin_reset() did, after an INIT. */
+/* After x86_pin_reset() for an INIT: what is different then, and tell of it. */
 void x86_pin_init(X86CPU *cpu);
 
 /* How the pins travel */

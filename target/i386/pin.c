@@ -284,6 +284,7 @@ void x86_pin_note(CPUX86State *env, int reg, uint32_t index, X86PinValue v)
         p->armed = true;
         p->loose = p->overdue = p->late = false;
         p->deadline = 0;
+        p->halvings = 0;
         changed = true;
     }
     if (changed) {
@@ -448,7 +449,7 @@ static void x86_pin_set_grace(void *opaque)
             X86HostPin *p = &st->host[i];
 
             if (!qatomic_read(&p->armed) && !p->overdue && !p->deadline) {
-                p->deadline = now + MAX(p->grace_ms, 1);
+                p->deadline = now + MAX(p->grace_ms >> p->halvings, 1);
             }
         }
         if (!st->grace) {
@@ -499,6 +500,7 @@ void x86_pin_reset(X86CPU *cpu)
 {
     CPUX86State *env = &cpu->env;
     X86PinState *st = &env->pins;
+    bool asked;
     uint32_t i;
     int w;
 
@@ -510,9 +512,10 @@ void x86_pin_reset(X86CPU *cpu)
         st->ones[w] = st->zeros[w] = st->held[w] = 0;
     }
     st->npasses = 0;
-    qatomic_set(&st->grace_asked, false);
+    asked = qatomic_xchg(&st->grace_asked, false);
     for (i = 0; i < st->nhost; i++) {
         X86HostPin *p = &st->host[i];
+        bool paged;
 
         if (p->take) {
             /* The value that was asked for is gone */
@@ -520,7 +523,11 @@ void x86_pin_reset(X86CPU *cpu)
             i--;
             continue;
         }
-        p->was_armed |= p->armed;
+        paged = !p->armed && (p->deadline || p->overdue || p->late || asked);
+        p->was_armed |= p->armed || paged;
+        /* Unless this is an INIT it starts anew; see x86_pin_init() */
+        p->cut = p->halvings + paged;
+        p->halvings = 0;
         p->armed = p->loose = p->overdue = p->late = false;
         p->deadline = 0;
     }
@@ -535,9 +542,16 @@ void x86_pin_init(X86CPU *cpu)
     if (!st->on && !st->cleared) {
         return;
     }
-    /* Some MSRs have got back the values that they had before */
     for (i = 0; i < st->nhost && !GUARD_MUTANT(GUARD_HOOK_PIN_RESET); i++) {
-        st->host[i].armed = false;
+        X86HostPin *p = &st->host[i];
+
+        /* Some MSRs have got back the values that they had before */
+        p->armed = false;
+        /* One INIT after another shall not make the wait endless */
+        if (!GUARD_MUTANT(GUARD_HOOK_PIN_INIT_AGAIN)) {
+            p->halvings = MIN(p->cut, 31);
+            p->late = p->halvings && !(p->grace_ms >> p->halvings);
+        }
     }
     x86_pin_settle(cpu);
     if (!GUARD_MUTANT(GUARD_HOOK_PIN_INIT_EVENT)) {

@@ -655,6 +655,40 @@ static void grace(void)
     ok(json_is(r, "count", "0"), "unpinned: an INIT is not told");
 }
 
+static void no_smep(void *unused)
+{
+    (void)unused;
+    while (!__atomic_load_n(&per_cpu[0], __ATOMIC_ACQUIRE)) {
+        per_cpu[1] = read_cr4();
+    }
+}
+
+/* Each INIT comes before the wait is over, so that it never would be */
+static void init_storm(void)
+{
+    unsigned armed = 0;
+    const char *r;
+
+    on_all(set_smep, NULL);
+    if (qmp_failed(pin_more("{\"action\": \"discard\", \"grace-ms\": 2000, "
+                            "\"cpu-index\": 1}", SMEP_OK))) {
+        bail("register-pin is refused");
+    }
+    for (int i = 0; i < 4; i++) {
+        __atomic_store_n(&per_cpu[0], 0, __ATOMIC_RELEASE);
+        init(1);
+        sipi(1);
+        on_cpu(1, no_smep, NULL);
+        r = host("call", "{\"name\": \"sleep\", \"s\": 1.2}");
+        ok(json_is(r, "PINS_CLEARED", "1"), "INIT %d is told: %s", i, r);
+        armed += !!(per_cpu[1] & CR4_SMEP);
+        __atomic_store_n(&per_cpu[0], 1, __ATOMIC_RELEASE);
+        wait_cpu(1);
+    }
+    ok(armed >= 1, "SMEP comes back: after %u of 4", armed);
+    unpin();
+}
+
 /* --- Reset and the like --- */
 
 static void before_reset(void)
@@ -960,6 +994,7 @@ void test(void)
         several();
     } else if (!strcmp(what, "grace")) {
         grace();
+        init_storm();
     } else if (!strcmp(what, "reset")) {
         reset();
     } else if (!strcmp(what, "triple-fault")) {

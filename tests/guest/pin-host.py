@@ -89,6 +89,16 @@ def stops(session, arg):
                          for event in session.events)}
 
 
+def sleep(session, arg):
+    """Wait, and tell what came since the last time."""
+    time.sleep(arg['s'])
+    session.qmp('query-name')
+    cleared = sum(event['name'] == 'REGISTER_PINS_CLEARED'
+                  for event in session.events)
+    session.events.clear()
+    return {'PINS_CLEARED': cleared}
+
+
 def plug(session, arg):
     """Plug a CPU."""
     slots = session.qmp('query-hotpluggable-cpus')['return']
@@ -133,4 +143,5 @@ def hostile(session, arg):
 
 calls = dict(pin_host.calls, **image_host.calls, states=states,
              refused=refused, flood=flood, cleared=cleared, plug=plug,
-             watched=watched, hostile=hostile, protect=protect, stops=stops)
+             watched=watched, hostile=hostile, protect=protect, stops=stops,
+             sleep=sleep)
