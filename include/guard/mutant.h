@@ -67,6 +67,7 @@ enum {
     GUARD_HOOK_PIN_NEXT_BLOCK,
     GUARD_HOOK_PIN_LET,
     GUARD_HOOK_PIN_INIT_AGAIN,
+    GUARD_HOOK_PIN_PAGING,
 
     /* Devices and lifecycle */
     GUARD_HOOK_CACHE = 200,

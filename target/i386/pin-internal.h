@@ -127,7 +127,12 @@ void x86_pin_ask_grace(CPUX86State *env);
  * @waiting: include pins that wait
  *
  * Where there is no instruction, 'fault' and 'pause' are 'discard'.
+ *
+ * Returns: whether there was a violation.
  */
-void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting);
+bool x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting);
+
+/* Whether no pin that is armed, but for 'report', is violated */
+bool x86_pin_keeps(CPUX86State *env, int reg, uint32_t index);
 
 #endif /* GUARD_I386_PIN_INTERNAL_H */

@@ -587,14 +587,21 @@ void x86_pin_slow_reapply(CPUX86State *env)
         PIN_REGISTER_EFER, PIN_REGISTER_CR4, PIN_REGISTER_CR0,
     };
     X86PinState *st = &env->pins;
-    bool paging;
+    bool paging, forced = false, fail = false;
     uint32_t i;
 
     if (!x86_pin_enforced(env)) {
         return;
     }
     for (i = 0; i < ARRAY_SIZE(words); i++) {
-        x86_pin_force(env, words[i], 0, false);
+        forced |= x86_pin_force(env, words[i], 0, false);
+    }
+    for (i = 0; forced && i < ARRAY_SIZE(words); i++) {
+        fail |= !x86_pin_keeps(env, words[i], 0);
+    }
+    if (fail && !GUARD_MUTANT(GUARD_HOOK_PIN_PAGING)) {
+        /* They can't be had together with the rest: as a triple fault */
+        qemu_system_reset_request(SHUTDOWN_CAUSE_GUEST_RESET);
     }
     for (i = 0; i < st->nhost; i++) {
         if (st->host[i].reg >= X86_PIN_WORDS) {

@@ -163,29 +163,57 @@ X86PinValue x86_pin_get(CPUX86State *env, int reg, uint32_t index)
     }
 }
 
+/* With what else paging takes, without which nothing would change */
+static void x86_pin_put_cr0(CPUX86State *env, uint32_t val)
+{
+    uint32_t hflags = env->hflags;
+    SegmentCache *cs = &env->segs[R_CS];
+
+    if (val & ~env->cr[0] & CR0_PG_MASK &&
+        !GUARD_MUTANT(GUARD_HOOK_PIN_PAGING)) {
+        val |= CR0_PE_MASK;
+        if (env->efer & MSR_EFER_LME && !(env->cr[4] & CR4_PAE_MASK)) {
+            cpu_x86_update_cr4(env, env->cr[4] | CR4_PAE_MASK);
+        }
+    }
+    cpu_x86_update_cr0(env, val);
+    if ((env->hflags ^ hflags) & HF_LMA_MASK) {
+        /* CS.L has a meaning now, or none any more */
+        cpu_x86_load_seg_cache(env, R_CS, cs->selector, cs->base, cs->limit,
+                               cs->flags);
+    }
+}
+
+/* LMA follows paging, and paging has to be off to change LME */
+static void x86_pin_put_efer(CPUX86State *env, uint64_t val)
+{
+    if ((val ^ env->efer) & MSR_EFER_LMA) {
+        x86_pin_put_cr0(env, env->cr[0] & ~CR0_PG_MASK);
+        if (val & MSR_EFER_LMA) {
+            cpu_load_efer(env, (val | MSR_EFER_LME) & ~MSR_EFER_LMA);
+            x86_pin_put_cr0(env, env->cr[0] | CR0_PG_MASK);
+        } else {
+            cpu_load_efer(env, val);
+        }
+    } else {
+        cpu_load_efer(env, val);
+    }
+    tlb_flush(env_cpu(env));
+}
+
 void x86_pin_put(CPUX86State *env, int reg, uint32_t index, X86PinValue v)
 {
     SegmentCache *dt = reg == PIN_REGISTER_IDTR ? &env->idt : &env->gdt;
 
     switch (reg) {
     case PIN_REGISTER_CR0:
-        cpu_x86_update_cr0(env, v.value);
+        x86_pin_put_cr0(env, v.value);
         break;
     case PIN_REGISTER_CR4:
         cpu_x86_update_cr4(env, v.value);
         break;
     case PIN_REGISTER_EFER:
-        if ((v.value ^ env->efer) & MSR_EFER_LMA) {
-            /* This bit follows paging */
-            cpu_load_efer(env, (v.value & ~MSR_EFER_LMA) |
-                               (env->efer & MSR_EFER_LMA));
-            cpu_x86_update_cr0(env, v.value & MSR_EFER_LMA
-                               ? env->cr[0] | CR0_PG_MASK | CR0_PE_MASK
-                               : env->cr[0] & ~CR0_PG_MASK);
-        } else {
-            cpu_load_efer(env, v.value);
-        }
-        tlb_flush(env_cpu(env));
+        x86_pin_put_efer(env, v.value);
         break;
     case PIN_REGISTER_MSR:
         x86_pin_put_msr(env, index, v.value);
@@ -312,7 +340,7 @@ void x86_pin_note_all(CPUX86State *env)
  * Correcting
  */
 
-void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
+bool x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
 {
     X86PinState *st = &env->pins;
     X86HostPin *p = x86_pin_find(st, reg, index);
@@ -324,7 +352,7 @@ void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
                 x86_pin_differs(p, seen) && !x86_pin_is_let(p, seen);
 
     if (!bad && !host) {
-        return;
+        return false;
     }
     if (bad) {
         v.value = (v.value & ~bad) | (st->ones[reg] & bad);
@@ -352,6 +380,17 @@ void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
     }
     guard_pin_violation(env_cpu(env), &e);
     x86_pin_update(env_archcpu(env));
+    return true;
+}
+
+bool x86_pin_keeps(CPUX86State *env, int reg, uint32_t index)
+{
+    const X86HostPin *p = x86_pin_find(&env->pins, reg, index);
+    X86PinValue v = x86_pin_get(env, reg, index);
+
+    return !x86_pin_guest_bad(&env->pins, reg, v.value) &&
+           (!p || !p->armed || p->take || p->action == GUARD_ACTION_REPORT ||
+            !x86_pin_differs(p, v) || x86_pin_is_let(p, v));
 }
 
 /*

@@ -31,6 +31,7 @@ GUEST_RUN("race-round-robin", "accel=tcg,thread=single timeout=240 -cpu max "
 #define GOOD    0xffffffff81000000ull
 #define EVIL    0xffff888012345678ull
 #define LOW     0x12345678ull           /* a base that a descriptor can have */
+#define EFER_LMA 0x400ull
 
 PIN_MSR(efer, MSR_EFER)
 PIN_MSR(sysenter_cs, MSR_SYSENTER_CS)
@@ -591,6 +592,52 @@ static void let_through(void)
         unpin();
     }
     write_cr4(cr4 & ~(CR4_SMEP | CR4_SMAP | CR4_UMIP));
+}
+
+/*
+ * A host save area without paging, in which LME without PAE would make the
+ * CPU ignore that paging is switched on.
+ */
+static uint64_t l2_unpaged(uint64_t v)
+{
+    write64(hsave + 0x558, v);          /* CR0 */
+    write64(hsave + 0x548, read_cr4() & ~CR4_PAE);
+    write64(hsave + 0x4d0, EFER_LME | EFER_SVME);
+    return v;
+}
+
+static void unpaged(void)
+{
+    uint64_t cr0 = read_cr0(), cr4 = read_cr4(), efer = rdmsr(MSR_EFER);
+    PinSeen s;
+
+    pin("fault", 0, "{\"register\": \"cr0\", \"ones\": %llu}",
+        CR0_PG | CR0_WP);
+    wrmsr(MSR_HSAVE, (uint64_t)hsave);
+    vmsave(plain.vmcb);
+    svm_run(&plain, l2_unpaged, cr0 & ~(CR0_PG | CR0_WP));
+    s = pin_seen();
+    ok(read_cr0() == cr0 && s.events == 1 && !strcmp(s.reg, "cr0") &&
+       s.old == cr0 && !strcmp(s.action, "discard"),
+       "#VMEXIT without PG, WP and PAE: CR0 0x%lx, CR4 0x%lx, EFER 0x%lx, "
+       "%d events", read_cr0(), read_cr4(), rdmsr(MSR_EFER), s.events);
+    ok(rdmsr(MSR_EFER) & EFER_LMA && read_cr4() & CR4_PAE,
+       "and long mode with it");
+    unpin();
+    write_cr4(cr4);
+    wrmsr(MSR_EFER, efer);
+
+    pin("fault", 0, "{\"register\": \"efer\", \"ones\": %llu}",
+        EFER_LMA);
+    svm_run(&plain, l2_unpaged, cr0 & ~CR0_PG);
+    s = pin_seen();
+    ok(rdmsr(MSR_EFER) & EFER_LMA && read_cr0() & CR0_PG && s.events == 1,
+       "the same with LMA pinned: EFER 0x%lx, %d events", rdmsr(MSR_EFER),
+       s.events);
+    unpin();
+    write_cr4(cr4);
+    write_cr0(cr0);
+    wrmsr(MSR_EFER, efer);
 }
 
 /* --- An SVM guest that writes by itself --- */
@@ -1246,6 +1293,7 @@ void test(void)
     pin_rows(every, every_row());
     swapgs_whole();
     let_through();
+    unpaged();
     l2_tries();
     task_switches();
     legacy_fs();
