@@ -68,6 +68,7 @@ enum {
     GUARD_HOOK_PIN_LET,
     GUARD_HOOK_PIN_INIT_AGAIN,
     GUARD_HOOK_PIN_PAGING,
+    GUARD_HOOK_PIN_PASS_VALUE,
 
     /* Devices and lifecycle */
     GUARD_HOOK_CACHE = 200,

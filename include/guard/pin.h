@@ -16,9 +16,6 @@
 #define X86_PIN_ALLOWED_CR0 0x10000ULL
 #define X86_PIN_ALLOWED_CR4 0x310800ULL
 
-/* Registers of one instruction that 'cont' can let through */
-#define X86_PIN_PASSES      4
-
 /**
  * X86HostPin: a pin by the host
  * @reg: PinRegister
@@ -37,6 +34,9 @@
  * @limit: of a table
  * @grace_ms: for how long the pin may wait once CR0.PG is set
  * @let_limit: like @let, of a table
+ * @pass: 'cont' lets the instruction that was stopped write @pass_value
+ * @pass_used: this start of it did so
+ * @pass_limit: like @pass_value, of a table
  * @mask: bits that are pinned
  * @value: their value; the base of a table
  * @let: if @loose, the value that was let through
@@ -54,13 +54,17 @@ typedef struct X86HostPin {
     uint8_t cut;
     bool overdue;
     bool late;
+    bool pass;
+    bool pass_used;
     uint32_t index;
     uint32_t limit;
     uint32_t grace_ms;
     uint32_t let_limit;
+    uint32_t pass_limit;
     uint64_t mask;
     uint64_t value;
     uint64_t let;
+    uint64_t pass_value;
     int64_t deadline;
 } X86HostPin;
 
@@ -80,10 +84,7 @@ typedef struct X86HostPin {
  * @held: of these, the bits that held the value once, and so are kept
  * @host: GUARD_MAX_PINS entries, or NULL
  * @nhost: entries in use
- * @pass_pc: instruction that a pause stopped before
- * @pass: what 'cont' lets through there; see x86_pin_id()
- * @pass_used: whether that was made use of
- * @npasses: entries in use
+ * @pass_pc: instruction that a pause stopped before, for the passes of @host
  * @cleared: registers whose pins by the guest a reset cleared
  * @rewaiting: pins by the host that wait again since a reset
  * @grace: runs out when a pin waited for too long
@@ -105,9 +106,6 @@ typedef struct X86PinState {
     uint32_t nhost;
 
     uint64_t pass_pc;
-    uint64_t pass[X86_PIN_PASSES];
-    bool pass_used[X86_PIN_PASSES];
-    unsigned npasses;
 
     uint32_t cleared;
     uint32_t rewaiting;

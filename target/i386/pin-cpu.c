@@ -386,7 +386,6 @@ static void x86_pin_take_image(X86CPU *cpu, const X86PinImage *image)
     }
     memcpy(st->host, image->host, image->nhost * sizeof(st->host[0]));
     st->nhost = image->nhost;
-    st->npasses = 0;
 }
 
 /* Registers came without pins: those that there are have yet to see them. */

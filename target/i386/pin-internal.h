@@ -77,6 +77,16 @@ static inline bool x86_pin_is_let(const X86HostPin *p, X86PinValue v)
             GUARD_MUTANT(GUARD_HOOK_PIN_LET));
 }
 
+/* What 'cont' let through was for another instruction, or another time. */
+static inline void x86_pin_end_passes(X86PinState *st)
+{
+    uint32_t i;
+
+    for (i = 0; i < st->nhost; i++) {
+        st->host[i].pass = st->host[i].pass_used = false;
+    }
+}
+
 /**
  * x86_pin_get: what a register holds
  * @env: CPU state

@@ -15,62 +15,57 @@
 #include "guard/cpu.h"
 #include "pin-internal.h"
 
-/* What a pass lets through: a register, or paging while it is wrong */
-static uint64_t x86_pin_id(int reg, uint32_t index, bool paging)
-{
-    return (uint64_t)paging << 40 | (uint64_t)reg << 32 | index;
-}
-
-/* Whether 'cont' after a pause at this instruction let this through */
-static bool x86_pin_take_pass(CPUX86State *env, uint64_t id, uintptr_t ra)
+/* Whether 'cont' after a pause at this instruction let @p take @v */
+static bool x86_pin_take_pass(CPUX86State *env, X86HostPin *p, X86PinValue v,
+                              uintptr_t ra)
 {
     X86PinState *st = &env->pins;
-    unsigned i;
 
     if (GUARD_MUTANT(GUARD_HOOK_PIN_PASS)) {
-        return st->npasses;
+        return p->pass;
     }
     if (!guard_in_pass(ra) ||
         st->pass_pc != guard_arch->pc(env_cpu(env), ra)) {
-        st->npasses = 0;
+        x86_pin_end_passes(st);
     }
-    for (i = 0; i < st->npasses; i++) {
-        if (st->pass[i] == id && !st->pass_used[i]) {
-            st->pass_used[i] = true;
-            return true;
-        }
+    /* Its operand may be another one by now, which was not told */
+    if (!p->pass || p->pass_used ||
+        ((((v.value ^ p->pass_value) & p->mask) || v.limit != p->pass_limit) &&
+         !GUARD_MUTANT(GUARD_HOOK_PIN_PASS_VALUE))) {
+        return false;
     }
-    return false;
+    p->pass_used = true;
+    return true;
 }
 
-static void x86_pin_give_pass(CPUX86State *env, uint64_t id, uintptr_t ra)
+static void x86_pin_give_pass(CPUX86State *env, X86HostPin *p, X86PinValue v,
+                              uintptr_t ra)
 {
-    X86PinState *st = &env->pins;
-
-    if (st->npasses == X86_PIN_PASSES) {
-        st->npasses = 0;
-    }
-    memset(st->pass_used, 0, sizeof(st->pass_used));
-    st->pass_pc = guard_arch->pc(env_cpu(env), ra);
-    st->pass[st->npasses++] = id;
+    p->pass = true;
+    p->pass_value = v.value;
+    p->pass_limit = v.limit;
+    x86_pin_pass_again(env_cpu(env));
+    env->pins.pass_pc = guard_arch->pc(env_cpu(env), ra);
 }
 
 void x86_pin_pass_again(CPUState *cs)
 {
     X86PinState *st = &cpu_env(cs)->pins;
+    uint32_t i;
 
-    memset(st->pass_used, 0, sizeof(st->pass_used));
+    for (i = 0; i < st->nhost; i++) {
+        st->host[i].pass_used = false;
+    }
 }
 
 /*
  * An instruction would violate @p, or a pin of the guest's if that is NULL.
  * Returns whether to leave out the write, or not at all.
  */
-static bool x86_pin_refuse(CPUX86State *env, X86HostPin *p, bool paging,
+static bool x86_pin_refuse(CPUX86State *env, X86HostPin *p,
                            GuardPinViolation *e)
 {
     CPUState *cs = env_cpu(env);
-    uint64_t id = x86_pin_id(e->reg, e->index, paging);
     X86PinValue v = { .value = e->attempted, .limit = e->attempted_limit };
 
     e->action = p ? p->action : GUARD_ACTION_FAULT;
@@ -95,12 +90,12 @@ static bool x86_pin_refuse(CPUX86State *env, X86HostPin *p, bool paging,
         guard_pin_violation(cs, e);
         return true;
     case GUARD_ACTION_PAUSE:
-        if (x86_pin_take_pass(env, id, e->ra)) {
+        if (x86_pin_take_pass(env, p, v, e->ra)) {
             x86_pin_let(p, v);
             x86_pin_update(env_archcpu(env));
             return false;
         }
-        x86_pin_give_pass(env, id, e->ra);
+        x86_pin_give_pass(env, p, v, e->ra);
         guard_pin_violation(cs, e);
         guard_pause_before(cs, e->ra);
     default:
@@ -150,7 +145,7 @@ static bool x86_pin_check(CPUX86State *env, int reg, uint32_t index,
     }
     e = x86_pin_event(reg, index, old, v);
     e.ra = ra;
-    return x86_pin_refuse(env, p, false, &e);
+    return x86_pin_refuse(env, p, &e);
 }
 
 static bool x86_pin_write(CPUX86State *env, int reg, uint32_t index,
@@ -268,7 +263,7 @@ static bool x86_pin_check_paging(CPUX86State *env, uint64_t cr0, uint64_t efer,
             GuardPinViolation e = x86_pin_event(p->reg, p->index, old, v);
 
             e.ra = ra;
-            if (x86_pin_refuse(env, p, true, &e)) {
+            if (x86_pin_refuse(env, p, &e)) {
                 return true;
             }
         }
@@ -384,7 +379,7 @@ target_ulong x86_pin_slow_keep_base(CPUX86State *env, int seg,
         return p->armed && p->action != GUARD_ACTION_REPORT ? p->value : base;
     }
     if (p->armed && p->value != base) {
-        return x86_pin_refuse(env, p, false, &e) ? p->value : base;
+        return x86_pin_refuse(env, p, &e) ? p->value : base;
     }
     x86_pin_note(env, PIN_REGISTER_MSR, index, x86_pin_value(base));
 #endif

@@ -550,7 +550,7 @@ void x86_pin_reset(X86CPU *cpu)
         st->cleared += !!(st->ones[w] | st->zeros[w]);
         st->ones[w] = st->zeros[w] = st->held[w] = 0;
     }
-    st->npasses = 0;
+    x86_pin_end_passes(st);
     asked = qatomic_xchg(&st->grace_asked, false);
     for (i = 0; i < st->nhost; i++) {
         X86HostPin *p = &st->host[i];

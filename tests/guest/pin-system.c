@@ -640,6 +640,39 @@ static void unpaged(void)
     wrmsr(MSR_EFER, efer);
 }
 
+/* One instruction that violates more pins than there are kinds of registers */
+static void many_pauses(void)
+{
+    static const struct {
+        uint32_t msr;
+        uint64_t good;
+    } all[] = {
+        { MSR_STAR, 0x0023001000000000ull }, { MSR_LSTAR, GOOD },
+        { MSR_CSTAR, GOOD }, { MSR_FMASK, 0x47700 },
+        { MSR_SYSENTER_ESP, GOOD }, { MSR_SYSENTER_EIP, GOOD },
+        { MSR_KERNEL_GS_BASE, GOOD },
+    };
+    unsigned n = ARRAY_SIZE(all);
+    PinSeen s;
+
+    vmsave(load_page);
+    memset(load_page + 0x600, 0, 0x40);
+    for (unsigned i = 0; i < n; i++) {
+        wrmsr(all[i].msr, all[i].good);
+    }
+    pin("pause", n + 5, "{\"register\": \"msr\", \"index\": %u, \"value\": "
+        "%lu}", all[0].msr, all[0].good);
+    for (unsigned i = 1; i < n; i++) {
+        pin_more("{\"action\": \"pause\"}", "{\"register\": \"msr\", "
+                 "\"index\": %u, \"value\": %lu}", all[i].msr, all[i].good);
+    }
+    asm volatile("vmload %0" : : "a" (load_page) : "memory");
+    s = unpin();
+    ok(s.stops == (int)n && s.counted == (int)n && rdmsr(MSR_LSTAR) != GOOD,
+       "VMLOAD that violates %u pins goes on after as many stops: %d", n,
+       s.stops);
+}
+
 /* --- An SVM guest that writes by itself --- */
 
 static uint64_t l2_clear_wp(uint64_t v)
@@ -1261,6 +1294,36 @@ static void two_faced(void)
     unpin();
 }
 
+/* The operand of an LIDT changes between the stop and 'cont' */
+static void two_faced_operand(void)
+{
+    static struct dtr operand;
+    uint64_t idt1 = pin_get_idt(), limit = idt1 >> 48 << 48;
+    int stops = 0, wrong = 0;
+
+    memcpy(idt2, idt, sizeof(idt2));
+    memcpy(idt3, idt, sizeof(idt3));
+    operand = pin_unpack((uint64_t)idt2 | limit);
+    flip_start(&operand.base, (uint64_t)idt2, (uint64_t)idt3);
+    for (int i = 0; i < 20; i++) {
+        uint64_t got;
+        PinSeen s;
+
+        pin("pause", 100, "{\"register\": \"idtr\", \"value\": %lu, "
+            "\"limit\": %u}", idt_ptr.base, idt_ptr.limit);
+        asm volatile("lidt %0" : : "m" (operand));
+        got = pin_unpack(pin_get_idt()).base;
+        s = unpin();
+        pin_put_idt(idt1);
+        stops += s.stops;
+        /* With one stop there is one event, which is what 'cont' is for */
+        wrong += s.stops == 1 && s.attempted != got;
+    }
+    flip_end();
+    ok(!wrong && stops >= 20, "LIDT of an operand that changes: %d stops, %d "
+       "times it was not what was told", stops, wrong);
+}
+
 static void nothing(void *unused)
 {
     (void)unused;
@@ -1274,6 +1337,7 @@ void test(void)
     }
     if (!strcmp(command_line(), "two-faced")) {
         two_faced();
+        two_faced_operand();
         return;
     }
     on_all(nothing, NULL);
@@ -1294,6 +1358,7 @@ void test(void)
     swapgs_whole();
     let_through();
     unpaged();
+    many_pauses();
     l2_tries();
     task_switches();
     legacy_fs();
