@@ -69,6 +69,7 @@ enum {
     GUARD_HOOK_PIN_INIT_AGAIN,
     GUARD_HOOK_PIN_PAGING,
     GUARD_HOOK_PIN_PASS_VALUE,
+    GUARD_HOOK_PIN_OWN,
 
     /* Devices and lifecycle */
     GUARD_HOOK_CACHE = 200,

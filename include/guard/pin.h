@@ -24,7 +24,6 @@
  * @armed: whether the register once held the value, and so is kept at it
  * @loose: the host itself let the register take another value ('report', or
  *         'cont' after 'pause') and it didn't hold the pinned one since
- * @take: the value is yet to be taken from the register
  * @was_armed: before the reset it was armed, or waited with paging on
  * @halvings: how often an INIT cut short its wait; each halves the next one
  * @cut: @halvings, as it will be if the reset is an INIT
@@ -48,7 +47,6 @@ typedef struct X86HostPin {
     uint8_t on_init;
     bool armed;
     bool loose;
-    bool take;
     bool was_armed;
     uint8_t halvings;
     uint8_t cut;

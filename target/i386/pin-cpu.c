@@ -179,7 +179,6 @@ static bool x86_pin_check_image(X86CPU *cpu, const X86HostPin *p, Error **errp)
     GuardPin pin = {
         .reg = p->reg,
         .index = p->index,
-        .current = p->take,
         .mask = p->mask,
         .value = p->value,
         .limit = p->limit,
@@ -267,7 +266,6 @@ static const VMStateDescription vmstate_x86_host_pin = {
         VMSTATE_UINT8(on_init, X86HostPin),
         VMSTATE_BOOL(armed, X86HostPin),
         VMSTATE_BOOL(loose, X86HostPin),
-        VMSTATE_BOOL(take, X86HostPin),
         VMSTATE_UINT32(index, X86HostPin),
         VMSTATE_UINT32(limit, X86HostPin),
         VMSTATE_UINT32(grace_ms, X86HostPin),
@@ -335,7 +333,7 @@ static int x86_pin_check_register(X86CPU *cpu, const X86HostPin *p)
 {
     X86PinValue v = x86_pin_get(&cpu->env, p->reg, p->index);
 
-    return p->armed && !p->loose && !p->take && x86_pin_differs(p, v)
+    return p->armed && !p->loose && x86_pin_differs(p, v)
            ? x86_pin_refuse_image(cpu, p->reg, p->index, v.value) : 0;
 }
 

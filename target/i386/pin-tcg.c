@@ -250,7 +250,7 @@ static bool x86_pin_check_paging(CPUX86State *env, uint64_t cr0, uint64_t efer,
         X86HostPin *p = &st->host[i];
         X86PinValue v;
 
-        if (p->armed || p->take || !(actions & BIT(p->action)) ||
+        if (p->armed || !(actions & BIT(p->action)) ||
             (p->on_init != PIN_ON_INIT_STRICT && !p->late) ||
             GUARD_MUTANT(GUARD_HOOK_PIN_STRICT)) {
             continue;

@@ -11,6 +11,7 @@
 #include "qemu/timer.h"
 #include "qapi/error.h"
 #include "cpu.h"
+#include "svm.h"
 #include "exec/cputlb.h"
 #include "hw/i386/apic.h"
 #include "system/cpus.h"
@@ -302,12 +303,6 @@ void x86_pin_note(CPUX86State *env, int reg, uint32_t index, X86PinValue v)
         changed = held & ~st->held[reg];
         st->held[reg] |= held;
     }
-    if (p && p->take) {
-        p->take = false;
-        p->value = v.value & p->mask;
-        p->limit = v.limit;
-        changed = true;
-    }
     if (p && (!p->armed || p->loose) && !x86_pin_differs(p, v)) {
         p->armed = true;
         p->loose = p->overdue = p->late = false;
@@ -348,7 +343,7 @@ bool x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
     X86PinValue v = seen;
     GuardPinViolation e;
     uint64_t bad = x86_pin_guest_bad(st, reg, seen.value);
-    bool host = p && !p->take && (p->armed || waiting) &&
+    bool host = p && (p->armed || waiting) &&
                 x86_pin_differs(p, seen) && !x86_pin_is_let(p, seen);
 
     if (!bad && !host) {
@@ -389,7 +384,7 @@ bool x86_pin_keeps(CPUX86State *env, int reg, uint32_t index)
     X86PinValue v = x86_pin_get(env, reg, index);
 
     return !x86_pin_guest_bad(&env->pins, reg, v.value) &&
-           (!p || !p->armed || p->take || p->action == GUARD_ACTION_REPORT ||
+           (!p || !p->armed || p->action == GUARD_ACTION_REPORT ||
             !x86_pin_differs(p, v) || x86_pin_is_let(p, v));
 }
 
@@ -420,7 +415,7 @@ static void x86_pin_wait_over(CPUState *cs, run_on_cpu_data data)
         GuardPinViolation e = x86_pin_event(p->reg, p->index, v, v);
 
         e.action = p->action;
-        if (p->armed || p->take || p->overdue || !p->deadline ||
+        if (p->armed || p->overdue || !p->deadline ||
             p->deadline > now) {
             continue;
         }
@@ -556,12 +551,6 @@ void x86_pin_reset(X86CPU *cpu)
         X86HostPin *p = &st->host[i];
         bool paged;
 
-        if (p->take) {
-            /* The value that was asked for is gone */
-            *p = st->host[--st->nhost];
-            i--;
-            continue;
-        }
         paged = !p->armed && (p->deadline || p->overdue || p->late || asked);
         p->was_armed |= p->armed || paged;
         /* Unless this is an INIT it starts anew; see x86_pin_init() */
@@ -717,6 +706,45 @@ static bool x86_pin_ops_check(CPUState *cs, const GuardPin *pin,
     return true;
 }
 
+/*
+ * What an MSR or a table register holds; of a table register that SMM or an
+ * SVM guest under nested paging has for itself, what it gets back on the way
+ * out of there.
+ */
+static X86PinValue x86_pin_get_own(CPUX86State *env, int reg, uint32_t index)
+{
+    CPUState *cs = env_cpu(env);
+    bool idt = reg == PIN_REGISTER_IDTR;
+    hwaddr seg;
+
+    if (!x86_pin_is_table(reg) || x86_pin_enforced(env) ||
+        GUARD_MUTANT(GUARD_HOOK_PIN_OWN)) {
+        return x86_pin_get(env, reg, index);
+    }
+    if (env->hflags & HF_GUEST_MASK) {
+        seg = env->vm_hsave + (idt ? offsetof(struct vmcb, save.idtr)
+                                   : offsetof(struct vmcb, save.gdtr));
+        return (X86PinValue) {
+            .value = x86_ldq_phys(cs, seg + offsetof(struct vmcb_seg, base)),
+            .limit = x86_ldl_phys(cs, seg + offsetof(struct vmcb_seg, limit)),
+        };
+    }
+    seg = env->smbase + 0x8000;
+#ifdef TARGET_X86_64
+    seg += idt ? 0x7e84 : 0x7e64;
+    return (X86PinValue) {
+        .value = x86_ldq_phys(cs, seg + 4),
+        .limit = x86_ldl_phys(cs, seg),
+    };
+#else
+    seg += idt ? 0x7f54 : 0x7f70;
+    return (X86PinValue) {
+        .value = x86_ldl_phys(cs, seg + 4),
+        .limit = x86_ldl_phys(cs, seg),
+    };
+#endif
+}
+
 static void x86_pin_ops_set(CPUState *cs, const GuardPin *pin)
 {
     X86CPU *cpu = X86_CPU(cs);
@@ -735,13 +763,19 @@ static void x86_pin_ops_set(CPUState *cs, const GuardPin *pin)
         .reg = pin->reg,
         .action = pin->action,
         .on_init = pin->on_init,
-        .take = pin->current,
         .index = pin->index,
         .limit = pin->limit,
         .grace_ms = pin->grace_ms,
         .mask = pin->mask,
         .value = pin->value,
     };
+    if (pin->current) {
+        X86PinValue v = x86_pin_get_own(env, p->reg, p->index);
+
+        p->value = v.value;
+        p->limit = v.limit;
+        p->armed = true;
+    }
     if (p->reg < X86_PIN_GUEST) {
         /* The host's word counts */
         st->ones[p->reg] &= ~(p->mask & ~p->value);
@@ -828,9 +862,9 @@ static void x86_pin_ops_query(CPUState *cs, RegisterPinInfoList ***tail)
         info->has_ones = info->has_zeros = bits;
         info->ones = p->mask & p->value;
         info->zeros = p->mask & ~p->value;
-        info->has_value = !bits && !p->take;
+        info->has_value = !bits;
         info->value = p->value;
-        info->has_limit = x86_pin_is_table(p->reg) && !p->take;
+        info->has_limit = x86_pin_is_table(p->reg);
         info->limit = p->limit;
         info->action = p->action;
         info->has_on_init = info->has_grace_ms = true;

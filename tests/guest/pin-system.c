@@ -673,6 +673,49 @@ static void many_pauses(void)
        s.stops);
 }
 
+/*
+ * A pin without a value comes while the CPU is in an SVM guest, or in SMM: it
+ * is for what the CPU had at that moment, not for what is left behind there.
+ */
+static uint64_t pin_inside(uint64_t v)
+{
+    pin_put_idt(v);
+    pin("fault", 0, "{\"register\": \"msr\", \"index\": %u}, {\"register\": "
+        "\"idtr\"}", MSR_LSTAR);
+    wrmsr(MSR_LSTAR, EVIL);
+    return 0;
+}
+
+static void pinned_inside(void)
+{
+    uint64_t idt1 = pin_get_idt();
+    uint64_t moved = (uint64_t)idt2 | (idt1 >> 48 << 48);
+    PinSeen s;
+
+    memcpy(idt2, idt, sizeof(idt2));
+    for (int i = 0; i < 2; i++) {
+        const char *where = i ? "SMM" : "an SVM guest";
+
+        wrmsr(MSR_LSTAR, GOOD);
+        if (i) {
+            smm_run(pin_inside, moved);
+        } else {
+            wrmsr(MSR_HSAVE, (uint64_t)hsave);
+            vmsave(nested.vmcb);
+            svm_run(&nested, pin_inside, moved);
+        }
+        s = pin_seen();
+        ok(rdmsr(MSR_LSTAR) == GOOD && s.events == 1 && !strcmp(s.reg, "msr"),
+           "pinned in %s: LSTAR 0x%lx, %d events", where, rdmsr(MSR_LSTAR),
+           s.events);
+        expect(TRY(pin_put_idt(moved)), GP, 0, "and LIDT");
+        expect(TRY(wrmsr(MSR_LSTAR, EVIL)), GP, 0, "and WRMSR");
+        ok(pin_get_idt() == idt1, "the IDT is where it was: 0x%lx",
+           pin_get_idt());
+        unpin();
+    }
+}
+
 /* --- An SVM guest that writes by itself --- */
 
 static uint64_t l2_clear_wp(uint64_t v)
@@ -1359,6 +1402,7 @@ void test(void)
     let_through();
     unpaged();
     many_pauses();
+    pinned_inside();
     l2_tries();
     task_switches();
     legacy_fs();
