@@ -27,14 +27,50 @@ const GuardPinOps *guard_pin_ops;
 static GuardPin guard_pins_all[GUARD_MAX_PINS];
 static size_t guard_npins_all;
 
+/*
+ * Each register is a kind of its own, so that a flood of one does not hide
+ * another.  The MSRs that can be pinned are fewer than there is room for; one
+ * that finds none all the same shares the kinds of PIN_REGISTER_MSR.
+ */
+#define GUARD_PIN_MSRS      256
+
+typedef struct GuardPinMSR {
+    uint32_t key;               /* its number and 1; 0 if there is none yet */
+    GuardLimit kinds[GUARD_ACTION__MAX];
+} GuardPinMSR;
+
 static GuardLimit guard_pin_kinds[PIN_REGISTER__MAX][GUARD_ACTION__MAX];
+static GuardPinMSR guard_pin_msrs[GUARD_PIN_MSRS];
 
 /* A guest can send as many INITs as it likes, and reset the machine */
 static GuardLimit guard_pin_clears[PIN_CLEAR_REASON__MAX];
 
+static GuardLimit *guard_pin_kind(const GuardPinViolation *v)
+{
+    uint32_t key = v->index + 1;
+    unsigned i;
+
+    if (v->reg != PIN_REGISTER_MSR) {
+        return &guard_pin_kinds[v->reg][v->action];
+    }
+    for (i = 0; i < GUARD_PIN_MSRS && !GUARD_MUTANT(GUARD_HOOK_PIN_KIND);
+         i++) {
+        GuardPinMSR *m = &guard_pin_msrs[(v->index + i) % GUARD_PIN_MSRS];
+        uint32_t found = qatomic_read(&m->key);
+
+        if (!found) {
+            found = qatomic_cmpxchg(&m->key, 0, key);
+        }
+        if (!found || found == key) {
+            return &m->kinds[v->action];
+        }
+    }
+    return &guard_pin_kinds[v->reg][v->action];
+}
+
 void guard_pin_violation(CPUState *cs, const GuardPinViolation *v)
 {
-    GuardLimit *kind = &guard_pin_kinds[v->reg][v->action];
+    GuardLimit *kind = guard_pin_kind(v);
     bool table = v->reg == PIN_REGISTER_IDTR || v->reg == PIN_REGISTER_GDTR;
 
     if (!guard_limit(kind)) {
@@ -497,18 +533,32 @@ RegisterPinInfoList *qmp_query_register_pins(Error **errp)
     return list;
 }
 
-void guard_pin_query(GuardFeatureInfo *info)
+static void guard_pin_count(GuardCounters *c, GuardLimit *kinds)
 {
-    GuardCounters *c = g_new0(GuardCounters, 1);
     uint64_t *by_action[GUARD_ACTION__MAX] = {
         [GUARD_ACTION_REPORT] = &c->reported,
         [GUARD_ACTION_DISCARD] = &c->discarded,
         [GUARD_ACTION_FAULT] = &c->faulted,
         [GUARD_ACTION_PAUSE] = &c->paused,
     };
+    unsigned action;
+
+    for (action = 0; action < GUARD_ACTION__MAX; action++) {
+        uint64_t suppressed = stat64_get(&kinds[action].suppressed);
+        uint64_t n = stat64_get(&kinds[action].sent) + suppressed;
+
+        c->writes += n;
+        *by_action[action] += n;
+        c->suppressed += suppressed;
+    }
+}
+
+void guard_pin_query(GuardFeatureInfo *info)
+{
+    GuardCounters *c = g_new0(GuardCounters, 1);
     GuardActionList **actions = &info->actions;
     CPUState *cs;
-    unsigned reg, action;
+    unsigned i, action;
 
     info->limits = g_new0(GuardLimits, 1);
     info->limits->regions_per_command = GUARD_MAX_PINS;
@@ -522,15 +572,12 @@ void guard_pin_query(GuardFeatureInfo *info)
     }
     for (action = 0; action < GUARD_ACTION__MAX; action++) {
         QAPI_LIST_APPEND(actions, action);
-        for (reg = 0; reg < PIN_REGISTER__MAX; reg++) {
-            GuardLimit *kind = &guard_pin_kinds[reg][action];
-            uint64_t suppressed = stat64_get(&kind->suppressed);
-            uint64_t n = stat64_get(&kind->sent) + suppressed;
-
-            c->writes += n;
-            *by_action[action] += n;
-            c->suppressed += suppressed;
-        }
+    }
+    for (i = 0; i < PIN_REGISTER__MAX; i++) {
+        guard_pin_count(c, guard_pin_kinds[i]);
+    }
+    for (i = 0; i < GUARD_PIN_MSRS; i++) {
+        guard_pin_count(c, guard_pin_msrs[i].kinds);
     }
     info->counters = c;
 }

@@ -70,6 +70,7 @@ enum {
     GUARD_HOOK_PIN_PAGING,
     GUARD_HOOK_PIN_PASS_VALUE,
     GUARD_HOOK_PIN_OWN,
+    GUARD_HOOK_PIN_KIND,
 
     /* Devices and lifecycle */
     GUARD_HOOK_CACHE = 200,

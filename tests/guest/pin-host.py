@@ -31,11 +31,14 @@ def refused(session, arg):
     return {'refused': good, 'desc': text.replace('"', "'")}
 
 
-def flood(session, _arg):
-    """How many events have come."""
+def flood(session, arg):
+    """How many events have come, and how many of one MSR."""
     session.qmp('query-name')
-    return {'events': sum(event['name'] == 'REGISTER_PIN_VIOLATION'
-                          for event in session.events)}
+    events = [event['data'] for event in session.events
+              if event['name'] == 'REGISTER_PIN_VIOLATION']
+    return {'events': len(events),
+            'of-index': sum(event.get('index') == arg.get('index')
+                            for event in events)}
 
 
 def watched(session, arg):
