@@ -258,14 +258,11 @@ void x86_pin_image_free(X86CPU *cpu);
 /**
  * x86_pin_loaded: check the registers of an image against its pins, and take
  *                 these over
- * @cpu: CPU, loaded but for its APIC
+ * @cpu: CPU, loaded
  *
  * Returns: a negative errno value, after a message, if the image can't run.
  */
 int x86_pin_loaded(X86CPU *cpu);
-
-/* The same for the APIC base, which is loaded later */
-int x86_pin_apic_loaded(X86CPU *cpu);
 
 #endif /* CONFIG_USER_ONLY */
 

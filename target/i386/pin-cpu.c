@@ -337,12 +337,6 @@ static int x86_pin_check_register(X86CPU *cpu, const X86HostPin *p)
            ? x86_pin_refuse_image(cpu, p->reg, p->index, v.value) : 0;
 }
 
-/* The APIC still has what it had before */
-static bool x86_pin_is_apic(const X86HostPin *p)
-{
-    return p->reg == PIN_REGISTER_MSR && p->index == MSR_IA32_APICBASE;
-}
-
 /* The registers of an image against the pins in it */
 static int x86_pin_check_registers(X86CPU *cpu, const X86PinImage *image)
 {
@@ -363,7 +357,7 @@ static int x86_pin_check_registers(X86CPU *cpu, const X86PinImage *image)
     for (i = 0; i < image->nhost; i++) {
         const X86HostPin *p = &image->host[i];
 
-        if (!x86_pin_is_apic(p) && x86_pin_check_register(cpu, p) < 0) {
+        if (x86_pin_check_register(cpu, p) < 0) {
             return -EINVAL;
         }
     }
@@ -399,25 +393,6 @@ static void x86_pin_wait_again(X86PinState *st)
     }
 }
 
-static void x86_pin_note_loaded(CPUX86State *env)
-{
-    X86PinState *st = &env->pins;
-    uint32_t i;
-    int w;
-
-    for (w = 0; w < X86_PIN_GUEST; w++) {
-        x86_pin_note(env, w, 0, x86_pin_get(env, w, 0));
-    }
-    for (i = 0; i < st->nhost; i++) {
-        const X86HostPin *p = &st->host[i];
-
-        if (!x86_pin_is_apic(p)) {
-            x86_pin_note(env, p->reg, p->index,
-                         x86_pin_get(env, p->reg, p->index));
-        }
-    }
-}
-
 int x86_pin_loaded(X86CPU *cpu)
 {
     CPUX86State *env = &cpu->env;
@@ -440,27 +415,10 @@ int x86_pin_loaded(X86CPU *cpu)
     x86_pin_update(cpu);
     guard_tcg_pin_code(CPU(cpu), st->code);
     if (st->on && x86_pin_enforced(env)) {
-        x86_pin_note_loaded(env);
+        x86_pin_note_all(env);
         if (env->cr[0] & CR0_PG_MASK) {
             x86_pin_ask_grace(env);
         }
     }
-    return 0;
-}
-
-int x86_pin_apic_loaded(X86CPU *cpu)
-{
-    CPUX86State *env = &cpu->env;
-    X86HostPin *p = x86_pin_find(&env->pins, PIN_REGISTER_MSR,
-                                 MSR_IA32_APICBASE);
-
-    if (!p || !x86_pin_enforced(env)) {
-        return 0;
-    }
-    if (!GUARD_MUTANT(GUARD_HOOK_PIN_LOAD) &&
-        x86_pin_check_register(cpu, p) < 0) {
-        return -EINVAL;
-    }
-    x86_pin_note(env, p->reg, p->index, x86_pin_get(env, p->reg, p->index));
     return 0;
 }

@@ -168,43 +168,13 @@ bool x86_pin_slow_word(CPUX86State *env, int reg, uint64_t val, uintptr_t ra)
     return x86_pin_write(env, reg, 0, x86_pin_value(val), ra);
 }
 
-/* Whether APICBASE may become @val.  The APIC keeps some states apart. */
-static bool x86_pin_apic_takes(CPUX86State *env, uint64_t old, uint64_t val)
-{
-    const uint64_t both = MSR_IA32_APICBASE_ENABLE | MSR_IA32_APICBASE_EXTD;
-
-    if (val & MSR_IA32_APICBASE_RESERVED) {
-        return false;
-    }
-    switch (val & both) {
-    case MSR_IA32_APICBASE_EXTD:
-        return false;
-    case both:
-        return (old & both) && (env->features[FEAT_1_ECX] & CPUID_EXT_X2APIC);
-    case MSR_IA32_APICBASE_ENABLE:
-        return (old & both) != both;
-    default:
-        return true;
-    }
-}
-
 /*
  * What a WRMSR of @val makes of an MSR.  False if it makes nothing of it: ends
  * in #GP(0) on its own account, or ignores the value.
  */
 static bool x86_pin_msr_takes(CPUX86State *env, uint32_t index, uint64_t *val)
 {
-    uint64_t old;
-
     switch (index) {
-    case MSR_IA32_APICBASE:
-        old = x86_pin_get(env, PIN_REGISTER_MSR, index).value;
-        if (!x86_pin_apic_takes(env, old, *val)) {
-            return false;
-        }
-        *val = (*val & ~(uint64_t)MSR_IA32_APICBASE_BSP) |
-               (old & MSR_IA32_APICBASE_BSP);
-        return true;
     case MSR_IA32_PKRS:
         return *val <= UINT32_MAX;
     case MSR_VM_HSAVE_PA:

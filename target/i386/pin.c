@@ -13,7 +13,6 @@
 #include "cpu.h"
 #include "svm.h"
 #include "exec/cputlb.h"
-#include "hw/i386/apic.h"
 #include "system/cpus.h"
 #include "system/runstate.h"
 #include "system/tcg.h"
@@ -96,8 +95,6 @@ uint64_t x86_pin_msr_mask(CPUX86State *env, uint32_t index)
     int size;
 
     switch (index) {
-    case MSR_IA32_APICBASE:
-        return env_archcpu(env)->apic_state ? UINT64_MAX : 0;
     case MSR_IA32_SYSENTER_CS:
         return 0xffff;
     default:
@@ -111,9 +108,6 @@ static uint64_t x86_pin_get_msr(CPUX86State *env, uint32_t index)
     int size;
     void *field;
 
-    if (index == MSR_IA32_APICBASE) {
-        return cpu_get_apic_base(env_archcpu(env)->apic_state);
-    }
     field = x86_pin_msr_field(env, index, &size);
     return !field ? 0 : size == 4 ? *(uint32_t *)field : *(uint64_t *)field;
 }
@@ -123,10 +117,6 @@ static void x86_pin_put_msr(CPUX86State *env, uint32_t index, uint64_t val)
     int size;
     void *field;
 
-    if (index == MSR_IA32_APICBASE) {
-        cpu_set_apic_base(env_archcpu(env)->apic_state, val);
-        return;
-    }
     field = x86_pin_msr_field(env, index, &size);
     if (!field) {
         return;
@@ -665,7 +655,8 @@ static bool x86_pin_check_msr(X86CPU *cpu, const GuardPin *pin,
                    "pinned by bits", what, pin->index);
         return false;
     }
-    if (pin->index >= MSR_APIC_START && pin->index <= MSR_APIC_END) {
+    if (pin->index == MSR_IA32_APICBASE ||
+        (pin->index >= MSR_APIC_START && pin->index <= MSR_APIC_END)) {
         error_setg(errp, "%s: index 0x%x is a register of the APIC, which "
                    "changes in other ways too: it can't be pinned", what,
                    pin->index);
