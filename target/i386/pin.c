@@ -353,7 +353,7 @@ bool x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
         x86_pin_put(env, reg, index, v);
         v = x86_pin_get(env, reg, index);
         e = x86_pin_event(reg, index, v, seen);
-        /* APICBASE does not take each value, nor from each other */
+        /* Not all registers can be had together: see x86_pin_slow_reapply() */
         e.action = v.value == seen.value && v.limit == seen.limit
                    ? GUARD_ACTION_REPORT : GUARD_ACTION_DISCARD;
     } else {

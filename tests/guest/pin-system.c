@@ -986,32 +986,6 @@ static void legacy_fs(void)
     wrmsr(MSR_FS_BASE, 0);
 }
 
-/* --- An APIC in another mode --- */
-
-#define MSR_APIC_BASE   0x1bu
-
-static uint64_t smm_apic_base(uint64_t v)
-{
-    wrmsr(MSR_APIC_BASE, v);
-    return 0;
-}
-
-/* No single write leads back: the event does not say that it was undone */
-static void apic_mode(void)
-{
-    uint64_t base = rdmsr(MSR_APIC_BASE);
-    PinSeen s;
-
-    pin("fault", 0, "{\"register\": \"msr\", \"index\": %u, \"value\": %lu}",
-        MSR_APIC_BASE, base);
-    in_smm(smm_apic_base, base | 1 << 10);
-    s = unpin();
-    ok(rdmsr(MSR_APIC_BASE) == (base | 1 << 10) && s.events == 1 &&
-       s.attempted == (base | 1 << 10) && !strcmp(s.action, "report"),
-       "x2APIC by code in SMM: 0x%lx, %d events, %s", rdmsr(MSR_APIC_BASE),
-       s.events, s.action);
-}
-
 /* --- An IDT that stays as it is --- */
 
 struct fw_dma {
@@ -1408,5 +1382,4 @@ void test(void)
     legacy_fs();
     sealed_idt();
     remapped_idt();
-    apic_mode();
 }
