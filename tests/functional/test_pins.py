@@ -621,7 +621,7 @@ class PinState(Base):
 
     # The pins of a CPU in an image: its version, the masks that are allowed,
     # and ones, zeros and held, each for CR0 and CR4; a number and the entries
-    VERSION, ALLOWED, ONES, COUNT, ENTRIES, ENTRY = 0, 4, 20, 68, 72, 33
+    VERSION, ALLOWED, ONES, COUNT, ENTRIES, ENTRY = 0, 4, 20, 68, 72, 45
 
     def image(self):
         """An image with pins, where they are, and how long they are."""
