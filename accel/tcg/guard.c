@@ -62,6 +62,24 @@ uint32_t guard_tcg_cpu_init(CPUState *cpu)
     return guard_active() ? CF_GUARD : 0;
 }
 
+/*
+ * What a CPU translates its blocks with, on its own thread or while it stands
+ * still.  The next block may have been chosen already, with the flags as they
+ * were: so it is for the instruction that a pause stopped.
+ */
+static void guard_tcg_cflags(CPUState *cpu, uint32_t flag, bool on)
+{
+    if (on) {
+        tcg_cflags_set(cpu, flag);
+    } else {
+        tcg_cflags_clear(cpu, flag);
+    }
+    if (cpu->cflags_next_tb != -1 &&
+        !GUARD_MUTANT(GUARD_HOOK_PIN_NEXT_BLOCK)) {
+        cpu->cflags_next_tb = (cpu->cflags_next_tb & ~flag) | (on ? flag : 0);
+    }
+}
+
 /* On the CPU's own thread, between translation blocks */
 static void guard_tcg_flush(CPUState *cpu, run_on_cpu_data data)
 {
@@ -73,11 +91,7 @@ static void guard_tcg_flush(CPUState *cpu, run_on_cpu_data data)
     guard_forget_all(guard_vcpu(cpu));
     guard_quiet_end(&guard_vcpu(cpu)->quiets);
     /* Blocks made for a guarded machine keep split stores whole */
-    if (qatomic_read(&guard_on)) {
-        tcg_cflags_set(cpu, CF_GUARD);
-    } else {
-        tcg_cflags_clear(cpu, CF_GUARD);
-    }
+    guard_tcg_cflags(cpu, CF_GUARD, qatomic_read(&guard_on));
 }
 
 static void guard_tcg_nothing(CPUState *cpu, run_on_cpu_data data)
@@ -281,11 +295,7 @@ bool guard_in_pass(uintptr_t ra)
 
 void guard_tcg_pin_code(CPUState *cpu, bool on)
 {
-    if (on) {
-        tcg_cflags_set(cpu, CF_GUARD_PIN);
-    } else {
-        tcg_cflags_clear(cpu, CF_GUARD_PIN);
-    }
+    guard_tcg_cflags(cpu, CF_GUARD_PIN, on);
 }
 
 /*

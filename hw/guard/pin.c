@@ -11,9 +11,11 @@
 #include "qom/object.h"
 #include "hw/core/cpu.h"
 #include "hw/resettable.h"
+#include "migration/vmstate.h"
 #include "system/cpus.h"
 #include "system/replay.h"
 #include "system/reset.h"
+#include "system/system.h"
 #include "system/tcg.h"
 #include "guard/guard.h"
 #include "guard/limit.h"
@@ -22,13 +24,53 @@
 const GuardPinOps *guard_pin_ops;
 
 /* Pins for all CPUs, for those that are plugged in later; with the BQL */
-static GArray *guard_pins_all;
+static GuardPin guard_pins_all[GUARD_MAX_PINS];
+static size_t guard_npins_all;
+
+/*
+ * Each register is a kind of its own, so that a flood of one does not hide
+ * another.  The MSRs that can be pinned are fewer than there is room for; one
+ * that finds none all the same shares the kinds of PIN_REGISTER_MSR.
+ */
+#define GUARD_PIN_MSRS      256
+
+typedef struct GuardPinMSR {
+    uint32_t key;               /* its number and 1; 0 if there is none yet */
+    GuardLimit kinds[GUARD_ACTION__MAX];
+} GuardPinMSR;
 
 static GuardLimit guard_pin_kinds[PIN_REGISTER__MAX][GUARD_ACTION__MAX];
+static GuardPinMSR guard_pin_msrs[GUARD_PIN_MSRS];
+
+/* A guest can send as many INITs as it likes, and reset the machine */
+static GuardLimit guard_pin_clears[PIN_CLEAR_REASON__MAX];
+
+static GuardLimit *guard_pin_kind(const GuardPinViolation *v)
+{
+    uint32_t key = v->index + 1;
+    unsigned i;
+
+    if (v->reg != PIN_REGISTER_MSR) {
+        return &guard_pin_kinds[v->reg][v->action];
+    }
+    for (i = 0; i < GUARD_PIN_MSRS && !GUARD_MUTANT(GUARD_HOOK_PIN_KIND);
+         i++) {
+        GuardPinMSR *m = &guard_pin_msrs[(v->index + i) % GUARD_PIN_MSRS];
+        uint32_t found = qatomic_read(&m->key);
+
+        if (!found) {
+            found = qatomic_cmpxchg(&m->key, 0, key);
+        }
+        if (!found || found == key) {
+            return &m->kinds[v->action];
+        }
+    }
+    return &guard_pin_kinds[v->reg][v->action];
+}
 
 void guard_pin_violation(CPUState *cs, const GuardPinViolation *v)
 {
-    GuardLimit *kind = &guard_pin_kinds[v->reg][v->action];
+    GuardLimit *kind = guard_pin_kind(v);
     bool table = v->reg == PIN_REGISTER_IDTR || v->reg == PIN_REGISTER_GDTR;
 
     if (!guard_limit(kind)) {
@@ -148,10 +190,10 @@ static GPtrArray *guard_pin_cpus(bool has_cpu_index, int64_t cpu_index,
 
 static GuardPin *guard_pin_in_all(PinRegister reg, uint32_t index)
 {
-    guint i;
+    size_t i;
 
-    for (i = 0; guard_pins_all && i < guard_pins_all->len; i++) {
-        GuardPin *pin = &g_array_index(guard_pins_all, GuardPin, i);
+    for (i = 0; i < guard_npins_all; i++) {
+        GuardPin *pin = &guard_pins_all[i];
 
         if (pin->reg == reg && pin->index == index) {
             return pin;
@@ -165,42 +207,19 @@ static void guard_pin_forget(PinRegister reg, uint32_t index)
     GuardPin *pin = guard_pin_in_all(reg, index);
 
     if (pin) {
-        g_array_remove_index_fast(guard_pins_all,
-                                  pin - (GuardPin *)guard_pins_all->data);
+        *pin = guard_pins_all[--guard_npins_all];
     }
 }
 
-void guard_pin_remember(const GuardPin *pin)
+static void guard_pin_remember(const GuardPin *pin)
 {
-    if (!guard_pins_all) {
-        guard_pins_all = g_array_new(false, false, sizeof(GuardPin));
-    }
-    guard_pin_forget(pin->reg, pin->index);
-    if (guard_pins_all->len < GUARD_MAX_PINS) {
-        g_array_append_vals(guard_pins_all, pin, 1);
-    }
-}
+    GuardPin *old = guard_pin_in_all(pin->reg, pin->index);
 
-void guard_pin_inherit(CPUState *cs)
-{
-    guint i;
-
-    if (!guard_pins_all || !guard_pins_all->len) {
-        return;
+    if (!old) {
+        assert(guard_npins_all < GUARD_MAX_PINS);
+        old = &guard_pins_all[guard_npins_all++];
     }
-    for (i = 0; i < guard_pins_all->len; i++) {
-        const GuardPin *pin = &g_array_index(guard_pins_all, GuardPin, i);
-        g_autofree char *what = g_strdup_printf("pin of %s",
-                                                PinRegister_str(pin->reg));
-        Error *err = NULL;
-
-        if (guard_pin_ops->check(cs, pin, what, &err)) {
-            guard_pin_ops->set(cs, pin);
-        } else {
-            warn_report_err(err);
-        }
-    }
-    guard_pin_ops->done(cs);
+    *old = *pin;
 }
 
 /*
@@ -344,6 +363,30 @@ static bool guard_pin_check_cpus(const GuardPinWork *work, GPtrArray *cpus,
     return true;
 }
 
+/*
+ * What is for all CPUs can be more than any of them has, after commands for
+ * single ones: a CPU that is plugged in has to have room for it.
+ */
+static bool guard_pin_check_all(const GuardPinWork *work, Error **errp)
+{
+    size_t count = guard_npins_all;
+    size_t i;
+
+    for (i = 0; i < work->n; i++) {
+        const GuardPin *pin = &work->pins[i];
+
+        count -= !pin->inherit && guard_pin_in_all(pin->reg, pin->index);
+        count += pin->inherit && !guard_pin_in_all(pin->reg, pin->index);
+    }
+    if (count > GUARD_MAX_PINS) {
+        error_setg(errp, "%zu registers would be pinned for CPUs that are "
+                   "plugged in later, and the limit is %d: unpin some of them "
+                   "for all CPUs", count, GUARD_MAX_PINS);
+        return false;
+    }
+    return true;
+}
+
 void qmp_register_pin(RegisterPinList *registers, bool has_action,
                       GuardAction action, bool has_on_init, PinOnInit on_init,
                       bool has_grace_ms, uint32_t grace_ms,
@@ -391,7 +434,8 @@ void qmp_register_pin(RegisterPinList *registers, bool has_action,
         }
         pin->inherit = !has_cpu_index && !pin->current;
     }
-    if (!guard_pin_check_cpus(work, cpus, errp)) {
+    if (!guard_pin_check_cpus(work, cpus, errp) ||
+        (!has_cpu_index && !guard_pin_check_all(work, errp))) {
         goto out;
     }
 
@@ -489,18 +533,32 @@ RegisterPinInfoList *qmp_query_register_pins(Error **errp)
     return list;
 }
 
-void guard_pin_query(GuardFeatureInfo *info)
+static void guard_pin_count(GuardCounters *c, GuardLimit *kinds)
 {
-    GuardCounters *c = g_new0(GuardCounters, 1);
     uint64_t *by_action[GUARD_ACTION__MAX] = {
         [GUARD_ACTION_REPORT] = &c->reported,
         [GUARD_ACTION_DISCARD] = &c->discarded,
         [GUARD_ACTION_FAULT] = &c->faulted,
         [GUARD_ACTION_PAUSE] = &c->paused,
     };
+    unsigned action;
+
+    for (action = 0; action < GUARD_ACTION__MAX; action++) {
+        uint64_t suppressed = stat64_get(&kinds[action].suppressed);
+        uint64_t n = stat64_get(&kinds[action].sent) + suppressed;
+
+        c->writes += n;
+        *by_action[action] += n;
+        c->suppressed += suppressed;
+    }
+}
+
+void guard_pin_query(GuardFeatureInfo *info)
+{
+    GuardCounters *c = g_new0(GuardCounters, 1);
     GuardActionList **actions = &info->actions;
     CPUState *cs;
-    unsigned reg, action;
+    unsigned i, action;
 
     info->limits = g_new0(GuardLimits, 1);
     info->limits->regions_per_command = GUARD_MAX_PINS;
@@ -514,15 +572,12 @@ void guard_pin_query(GuardFeatureInfo *info)
     }
     for (action = 0; action < GUARD_ACTION__MAX; action++) {
         QAPI_LIST_APPEND(actions, action);
-        for (reg = 0; reg < PIN_REGISTER__MAX; reg++) {
-            GuardLimit *kind = &guard_pin_kinds[reg][action];
-            uint64_t suppressed = stat64_get(&kind->suppressed);
-            uint64_t n = stat64_get(&kind->sent) + suppressed;
-
-            c->writes += n;
-            *by_action[action] += n;
-            c->suppressed += suppressed;
-        }
+    }
+    for (i = 0; i < PIN_REGISTER__MAX; i++) {
+        guard_pin_count(c, guard_pin_kinds[i]);
+    }
+    for (i = 0; i < GUARD_PIN_MSRS; i++) {
+        guard_pin_count(c, guard_pin_msrs[i].kinds);
     }
     info->counters = c;
 }
@@ -533,6 +588,7 @@ void guard_pin_query(GuardFeatureInfo *info)
 
 static void guard_pin_tell(PinClearReason reason, CPUState *only)
 {
+    GuardLimit *kind = &guard_pin_clears[reason];
     uint32_t guest = 0, waiting = 0;
     CPUState *cs;
 
@@ -541,16 +597,214 @@ static void guard_pin_tell(PinClearReason reason, CPUState *only)
             guard_pin_ops->take_cleared(cs, &guest, &waiting);
         }
     }
-    if (guest || waiting) {
+    if ((guest || waiting) && guard_limit(kind)) {
         qapi_event_send_register_pins_cleared(reason, only,
                                               only ? only->cpu_index : 0,
-                                              guest, waiting);
+                                              guest, waiting,
+                                              guard_limit_untold(kind));
     }
 }
 
 void guard_pin_tell_init(CPUState *cs)
 {
     guard_pin_tell(PIN_CLEAR_REASON_INIT, cs);
+}
+
+/*
+ * Migration.  What each CPU has travels with it.  The pins for all are a
+ * section behind those of the CPUs: it is looked at if they were accepted.
+ */
+
+typedef struct GuardPinSaved {
+    uint8_t reg;
+    uint8_t action;
+    uint8_t on_init;
+    uint32_t index;
+    uint32_t limit;
+    uint32_t grace_ms;
+    uint64_t mask;
+    uint64_t value;
+} GuardPinSaved;
+
+typedef struct GuardPinsSaved {
+    uint32_t n;
+    GuardPinSaved pins[GUARD_MAX_PINS];
+} GuardPinsSaved;
+
+static GuardPinsSaved guard_pins_saved;
+static bool guard_pins_registered;
+
+/* Also if only single CPUs have pins: the target shall have none for all. */
+static bool guard_pins_needed(void *opaque)
+{
+    CPUState *cs;
+
+    CPU_FOREACH(cs) {
+        if (guard_pin_ops && guard_pin_ops->count(cs)) {
+            return true;
+        }
+    }
+    return guard_npins_all;
+}
+
+static int guard_pins_pre_save(void *opaque)
+{
+    GuardPinsSaved *s = opaque;
+
+    for (s->n = 0; s->n < guard_npins_all; s->n++) {
+        const GuardPin *pin = &guard_pins_all[s->n];
+
+        s->pins[s->n] = (GuardPinSaved) {
+            .reg = pin->reg,
+            .action = pin->action,
+            .on_init = pin->on_init,
+            .index = pin->index,
+            .limit = pin->limit,
+            .grace_ms = pin->grace_ms,
+            .mask = pin->mask,
+            .value = pin->value,
+        };
+    }
+    return 0;
+}
+
+static bool guard_pins_fit(void *opaque, int version_id)
+{
+    GuardPinsSaved *s = opaque;
+
+    return s->n <= GUARD_MAX_PINS;
+}
+
+bool guard_pin_is_sane(const GuardPin *pin)
+{
+    bool table = pin->reg == PIN_REGISTER_IDTR || pin->reg == PIN_REGISTER_GDTR;
+    bool bits = !table && pin->reg != PIN_REGISTER_MSR;
+
+    return (unsigned)pin->reg < PIN_REGISTER__MAX &&
+           (unsigned)pin->action < GUARD_ACTION__MAX &&
+           (unsigned)pin->on_init < PIN_ON_INIT__MAX &&
+           (!pin->index || pin->reg == PIN_REGISTER_MSR) &&
+           (bits ? pin->mask && !(pin->value & ~pin->mask) && !pin->current
+                 : pin->mask == UINT64_MAX) &&
+           pin->limit <= (table ? UINT16_MAX : 0);
+}
+
+static int guard_pins_post_load(void *opaque, int version_id)
+{
+    const GuardPinsSaved *s = opaque;
+    g_autofree GuardPinWork *work =
+        g_malloc0(sizeof(*work) + s->n * sizeof(GuardPin));
+    Error *err = NULL;
+
+    while (work->n < s->n) {
+        const GuardPinSaved *p = &s->pins[work->n];
+        GuardPin *pin = &work->pins[work->n++];
+
+        *pin = (GuardPin) {
+            .reg = p->reg,
+            .action = p->action,
+            .on_init = p->on_init,
+            .index = p->index,
+            .limit = p->limit,
+            .grace_ms = p->grace_ms,
+            .mask = p->mask,
+            .value = p->value,
+            .inherit = true,
+        };
+        if (!guard_pin_ops || !first_cpu || !guard_pin_is_sane(pin)) {
+            error_setg(&err, "a pin makes no sense");
+        } else if (!guard_pin_is_double(work, &err)) {
+            guard_pin_ops->check(first_cpu, pin, "a pin", &err);
+        }
+        if (err) {
+            error_reportf_err(err, "register pins for all CPUs: ");
+            return -EINVAL;
+        }
+    }
+    memcpy(guard_pins_all, work->pins, work->n * sizeof(GuardPin));
+    guard_npins_all = work->n;
+    return 0;
+}
+
+static const VMStateDescription vmstate_guard_pin = {
+    .name = "guard-pins/pin",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT8(reg, GuardPinSaved),
+        VMSTATE_UINT8(action, GuardPinSaved),
+        VMSTATE_UINT8(on_init, GuardPinSaved),
+        VMSTATE_UINT32(index, GuardPinSaved),
+        VMSTATE_UINT32(limit, GuardPinSaved),
+        VMSTATE_UINT32(grace_ms, GuardPinSaved),
+        VMSTATE_UINT64(mask, GuardPinSaved),
+        VMSTATE_UINT64(value, GuardPinSaved),
+        VMSTATE_END_OF_LIST()
+    },
+};
+
+static const VMStateDescription vmstate_guard_pins = {
+    .name = "guard-pins",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .needed = guard_pins_needed,
+    .pre_save = guard_pins_pre_save,
+    .post_load = guard_pins_post_load,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT32(n, GuardPinsSaved),
+        VMSTATE_VALIDATE("number of pins", guard_pins_fit),
+        VMSTATE_STRUCT_VARRAY_UINT32(pins, GuardPinsSaved, n, 1,
+                                     vmstate_guard_pin, GuardPinSaved),
+        VMSTATE_END_OF_LIST()
+    },
+};
+
+static void guard_pins_machine_done(Notifier *notifier, void *data)
+{
+    vmstate_register(NULL, 0, &vmstate_guard_pins, &guard_pins_saved);
+    guard_pins_registered = true;
+}
+
+/* Sections are in the order in which they were registered. */
+static void guard_pins_behind_cpus(void)
+{
+    if (guard_pins_registered) {
+        vmstate_unregister(NULL, &vmstate_guard_pins, &guard_pins_saved);
+        vmstate_register(NULL, 0, &vmstate_guard_pins, &guard_pins_saved);
+    }
+}
+
+void guard_pin_inherit(CPUState *cs)
+{
+    size_t i;
+
+    guard_pins_behind_cpus();
+    if (!guard_npins_all) {
+        return;
+    }
+    for (i = 0; i < guard_npins_all; i++) {
+        const GuardPin *pin = &guard_pins_all[i];
+        g_autofree char *what = g_strdup_printf("pin of %s",
+                                                PinRegister_str(pin->reg));
+        Error *err = NULL;
+
+        if (guard_pin_ops->check(cs, pin, what, &err)) {
+            guard_pin_ops->set(cs, pin);
+        } else {
+            warn_report_err(err);
+        }
+    }
+    guard_pin_ops->done(cs);
+}
+
+static Notifier guard_pins_machine_done_notifier = {
+    .notify = guard_pins_machine_done,
+};
+
+/* An incoming section has to find its handler before anything is pinned */
+static void __attribute__((constructor)) guard_pins_init(void)
+{
+    qemu_add_machine_init_done_notifier(&guard_pins_machine_done_notifier);
 }
 
 /* In the exit phase of a machine's reset all its CPUs were reset. */

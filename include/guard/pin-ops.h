@@ -111,10 +111,10 @@ void guard_pin_violation(CPUState *cs, const GuardPinViolation *v);
 void guard_pin_inherit(CPUState *cs);
 
 /**
- * guard_pin_remember: note a pin that came with an image
- * @pin: pin that is for all CPUs
+ * guard_pin_is_sane: whether a pin that came with an image could be a command's
+ * @pin: any bytes, except that @check of GuardPinOps looks at the rest
  */
-void guard_pin_remember(const GuardPin *pin);
+bool guard_pin_is_sane(const GuardPin *pin);
 
 /* Tell of the pins that an INIT of @cs cleared, if any */
 void guard_pin_tell_init(CPUState *cs);

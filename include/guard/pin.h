@@ -16,9 +16,6 @@
 #define X86_PIN_ALLOWED_CR0 0x10000ULL
 #define X86_PIN_ALLOWED_CR4 0x310800ULL
 
-/* Registers of one instruction that 'cont' can let through */
-#define X86_PIN_PASSES      4
-
 /**
  * X86HostPin: a pin by the host
  * @reg: PinRegister
@@ -27,16 +24,21 @@
  * @armed: whether the register once held the value, and so is kept at it
  * @loose: the host itself let the register take another value ('report', or
  *         'cont' after 'pause') and it didn't hold the pinned one since
- * @take: the value is yet to be taken from the register
- * @inherit: for CPUs that are plugged in later, too
- * @was_armed: it was armed before the reset
+ * @was_armed: before the reset it was armed, or waited with paging on
+ * @halvings: how often an INIT cut short its wait; each halves the next one
+ * @cut: @halvings, as it will be if the reset is an INIT
  * @overdue: the wait was too long, and this was told
  * @late: the wait was too long, but paging was off or the CPU elsewhere
  * @index: number of the MSR
  * @limit: of a table
  * @grace_ms: for how long the pin may wait once CR0.PG is set
+ * @let_limit: like @let, of a table
+ * @pass: 'cont' lets the instruction that was stopped write @pass_value
+ * @pass_used: this start of it did so
+ * @pass_limit: like @pass_value, of a table
  * @mask: bits that are pinned
  * @value: their value; the base of a table
+ * @let: if @loose, the value that was let through
  * @deadline: end of the wait on the virtual clock in ms; 0 if it has none yet
  */
 typedef struct X86HostPin {
@@ -45,16 +47,22 @@ typedef struct X86HostPin {
     uint8_t on_init;
     bool armed;
     bool loose;
-    bool take;
-    bool inherit;
     bool was_armed;
+    uint8_t halvings;
+    uint8_t cut;
     bool overdue;
     bool late;
+    bool pass;
+    bool pass_used;
     uint32_t index;
     uint32_t limit;
     uint32_t grace_ms;
+    uint32_t let_limit;
+    uint32_t pass_limit;
     uint64_t mask;
     uint64_t value;
+    uint64_t let;
+    uint64_t pass_value;
     int64_t deadline;
 } X86HostPin;
 
@@ -74,10 +82,7 @@ typedef struct X86HostPin {
  * @held: of these, the bits that held the value once, and so are kept
  * @host: GUARD_MAX_PINS entries, or NULL
  * @nhost: entries in use
- * @pass_pc: instruction that a pause stopped before
- * @pass: what 'cont' lets through there; see x86_pin_id()
- * @pass_used: whether that was made use of
- * @npasses: entries in use
+ * @pass_pc: instruction that a pause stopped before, for the passes of @host
  * @cleared: registers whose pins by the guest a reset cleared
  * @rewaiting: pins by the host that wait again since a reset
  * @grace: runs out when a pin waited for too long
@@ -99,9 +104,6 @@ typedef struct X86PinState {
     uint32_t nhost;
 
     uint64_t pass_pc;
-    uint64_t pass[X86_PIN_PASSES];
-    bool pass_used[X86_PIN_PASSES];
-    unsigned npasses;
 
     uint32_t cleared;
     uint32_t rewaiting;
@@ -110,16 +112,20 @@ typedef struct X86PinState {
     bool grace_asked;
 } X86PinState;
 
+typedef struct X86PinImage X86PinImage;
+
 /**
- * X86PinConfig: CPU properties
+ * X86PinConfig: CPU properties, and what is being loaded
  * @allowed: bits of CR0 and CR4 that the guest may pin
  * @kvm_cr_pin: whether it can do so by the RFC's numbers
  * @npiep: whether SIDT and the like fault at CPL 3
+ * @image: pins of the image that is being saved or loaded, or NULL
  */
 typedef struct X86PinConfig {
     uint64_t allowed[X86_PIN_GUEST];
     bool kvm_cr_pin;
     bool npiep;
+    X86PinImage *image;
 } X86PinConfig;
 
 #endif /* GUARD_PIN_H */

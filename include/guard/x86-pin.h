@@ -26,6 +26,7 @@ static inline uint32_t x86_pin_umip(CPUX86State *env, int cpl)
 #define x86_pin_clts(env, ra)                           (false)
 #define x86_pin_task_ts(env, ra)                        (false)
 #define x86_pin_load_seg(env, seg, base, ra)            (false)
+#define x86_pin_seg_loaded(env, seg)                    ((void)0)
 #define x86_pin_keep_base(env, seg, base)               (base)
 #define x86_pin_task_seg(env, seg, selector)            (0)
 #define x86_pin_reset(cpu)                              ((void)0)
@@ -47,6 +48,8 @@ bool x86_pin_slow_cr0(CPUX86State *env, uint64_t val, uintptr_t ra);
 bool x86_pin_slow_word(CPUX86State *env, int reg, uint64_t val, uintptr_t ra);
 bool x86_pin_slow_msr(CPUX86State *env, uint32_t index, uint64_t val,
                       uintptr_t ra);
+void x86_pin_slow_msr_written(CPUX86State *env, uint32_t index);
+void x86_pin_slow_seg_loaded(CPUX86State *env, int seg);
 bool x86_pin_slow_clts(CPUX86State *env, uintptr_t ra);
 bool x86_pin_slow_load_seg(CPUX86State *env, int seg, target_ulong base,
                            uintptr_t ra);
@@ -99,6 +102,17 @@ static inline bool x86_pin_msr(CPUX86State *env, uint32_t index, uint64_t val,
            x86_pin_slow_msr(env, index, val, ra);
 }
 
+/*
+ * WRMSR of another register is over.  What it holds now arms a pin: not what
+ * was written, which upstream may refuse or ignore.
+ */
+static inline void x86_pin_msr_written(CPUX86State *env, uint32_t index)
+{
+    if (unlikely(env->pins.watch && (env->pins.msrs >> (index & 63) & 1))) {
+        x86_pin_slow_msr_written(env, index);
+    }
+}
+
 static inline bool x86_pin_clts(CPUX86State *env, uintptr_t ra)
 {
     return unlikely(env->pins.on) && !GUARD_MUTANT(GUARD_HOOK_PIN_CLTS) &&
@@ -113,6 +127,14 @@ static inline bool x86_pin_load_seg(CPUX86State *env, int seg,
     return unlikely(env->pins.code) && seg >= R_FS &&
            !GUARD_MUTANT(GUARD_HOOK_PIN_SEG_LOAD) &&
            x86_pin_slow_load_seg(env, seg, base, ra);
+}
+
+/* The load is over: storing the accessed bit could still have failed. */
+static inline void x86_pin_seg_loaded(CPUX86State *env, int seg)
+{
+    if (unlikely(env->pins.code && env->pins.watch) && seg >= R_FS) {
+        x86_pin_slow_seg_loaded(env, seg);
+    }
 }
 
 /* Before VMLOAD loads anything from the VMCB at @vmcb */
@@ -224,22 +246,23 @@ void x86_pin_unrealize(X86CPU *cpu);
  */
 void x86_pin_reset(X86CPU *cpu);
 
-/* Tell of what x86_pin_reset() did, after an INIT. */
+/* After x86_pin_reset() for an INIT: what is different then, and tell of it. */
 void x86_pin_init(X86CPU *cpu);
 
 /* How the pins travel */
 extern const VMStateDescription vmstate_x86_pins;
 
+/* Forget the pins of an image that did not come to x86_pin_loaded(). */
+void x86_pin_image_free(X86CPU *cpu);
+
 /**
- * x86_pin_loaded: check the registers of an image against its pins
- * @cpu: CPU, loaded but for its APIC
+ * x86_pin_loaded: check the registers of an image against its pins, and take
+ *                 these over
+ * @cpu: CPU, loaded
  *
  * Returns: a negative errno value, after a message, if the image can't run.
  */
 int x86_pin_loaded(X86CPU *cpu);
-
-/* The same for the APIC base, which is loaded later */
-int x86_pin_apic_loaded(X86CPU *cpu);
 
 #endif /* CONFIG_USER_ONLY */
 

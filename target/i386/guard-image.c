@@ -60,6 +60,7 @@ int x86_image_pre_load(void *opaque)
     X86CPU *cpu = opaque;
 
     cpu->image_features = (X86ImageFeatures) { };
+    x86_pin_image_free(cpu);
     return 0;
 }
 

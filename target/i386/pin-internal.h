@@ -60,6 +60,33 @@ static inline GuardPinViolation x86_pin_event(int reg, uint32_t index,
     };
 }
 
+/* The host lets the register take @v, and was told */
+static inline void x86_pin_let(X86HostPin *p, X86PinValue v)
+{
+    p->loose = p->armed;
+    p->let = v.value;
+    p->let_limit = v.limit;
+}
+
+/* Whether @v is what the host let through */
+static inline bool x86_pin_is_let(const X86HostPin *p, X86PinValue v)
+{
+    return p->loose && (p->action == GUARD_ACTION_REPORT ||
+                        p->action == GUARD_ACTION_PAUSE) &&
+           ((!((v.value ^ p->let) & p->mask) && v.limit == p->let_limit) ||
+            GUARD_MUTANT(GUARD_HOOK_PIN_LET));
+}
+
+/* What 'cont' let through was for another instruction, or another time. */
+static inline void x86_pin_end_passes(X86PinState *st)
+{
+    uint32_t i;
+
+    for (i = 0; i < st->nhost; i++) {
+        st->host[i].pass = st->host[i].pass_used = false;
+    }
+}
+
 /**
  * x86_pin_get: what a register holds
  * @env: CPU state
@@ -110,7 +137,12 @@ void x86_pin_ask_grace(CPUX86State *env);
  * @waiting: include pins that wait
  *
  * Where there is no instruction, 'fault' and 'pause' are 'discard'.
+ *
+ * Returns: whether there was a violation.
  */
-void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting);
+bool x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting);
+
+/* Whether no pin that is armed, but for 'report', is violated */
+bool x86_pin_keeps(CPUX86State *env, int reg, uint32_t index);
 
 #endif /* GUARD_I386_PIN_INTERNAL_H */

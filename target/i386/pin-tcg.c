@@ -15,62 +15,58 @@
 #include "guard/cpu.h"
 #include "pin-internal.h"
 
-/* What a pass lets through: a register, or paging while it is wrong */
-static uint64_t x86_pin_id(int reg, uint32_t index, bool paging)
-{
-    return (uint64_t)paging << 40 | (uint64_t)reg << 32 | index;
-}
-
-/* Whether 'cont' after a pause at this instruction let this through */
-static bool x86_pin_take_pass(CPUX86State *env, uint64_t id, uintptr_t ra)
+/* Whether 'cont' after a pause at this instruction let @p take @v */
+static bool x86_pin_take_pass(CPUX86State *env, X86HostPin *p, X86PinValue v,
+                              uintptr_t ra)
 {
     X86PinState *st = &env->pins;
-    unsigned i;
 
     if (GUARD_MUTANT(GUARD_HOOK_PIN_PASS)) {
-        return st->npasses;
+        return p->pass;
     }
     if (!guard_in_pass(ra) ||
         st->pass_pc != guard_arch->pc(env_cpu(env), ra)) {
-        st->npasses = 0;
+        x86_pin_end_passes(st);
     }
-    for (i = 0; i < st->npasses; i++) {
-        if (st->pass[i] == id && !st->pass_used[i]) {
-            st->pass_used[i] = true;
-            return true;
-        }
+    /* Its operand may be another one by now, which was not told */
+    if (!p->pass || p->pass_used ||
+        ((((v.value ^ p->pass_value) & p->mask) || v.limit != p->pass_limit) &&
+         !GUARD_MUTANT(GUARD_HOOK_PIN_PASS_VALUE))) {
+        return false;
     }
-    return false;
+    p->pass_used = true;
+    return true;
 }
 
-static void x86_pin_give_pass(CPUX86State *env, uint64_t id, uintptr_t ra)
+static void x86_pin_give_pass(CPUX86State *env, X86HostPin *p, X86PinValue v,
+                              uintptr_t ra)
 {
-    X86PinState *st = &env->pins;
-
-    if (st->npasses == X86_PIN_PASSES) {
-        st->npasses = 0;
-    }
-    memset(st->pass_used, 0, sizeof(st->pass_used));
-    st->pass_pc = guard_arch->pc(env_cpu(env), ra);
-    st->pass[st->npasses++] = id;
+    p->pass = true;
+    p->pass_value = v.value;
+    p->pass_limit = v.limit;
+    x86_pin_pass_again(env_cpu(env));
+    env->pins.pass_pc = guard_arch->pc(env_cpu(env), ra);
 }
 
 void x86_pin_pass_again(CPUState *cs)
 {
     X86PinState *st = &cpu_env(cs)->pins;
+    uint32_t i;
 
-    memset(st->pass_used, 0, sizeof(st->pass_used));
+    for (i = 0; i < st->nhost; i++) {
+        st->host[i].pass_used = false;
+    }
 }
 
 /*
  * An instruction would violate @p, or a pin of the guest's if that is NULL.
  * Returns whether to leave out the write, or not at all.
  */
-static bool x86_pin_refuse(CPUX86State *env, X86HostPin *p, bool paging,
+static bool x86_pin_refuse(CPUX86State *env, X86HostPin *p,
                            GuardPinViolation *e)
 {
     CPUState *cs = env_cpu(env);
-    uint64_t id = x86_pin_id(e->reg, e->index, paging);
+    X86PinValue v = { .value = e->attempted, .limit = e->attempted_limit };
 
     e->action = p ? p->action : GUARD_ACTION_FAULT;
     if (!e->ra && e->action != GUARD_ACTION_REPORT) {
@@ -87,19 +83,19 @@ static bool x86_pin_refuse(CPUX86State *env, X86HostPin *p, bool paging,
     switch (e->action) {
     case GUARD_ACTION_REPORT:
         guard_pin_violation(cs, e);
-        p->loose = p->armed;
+        x86_pin_let(p, v);
         x86_pin_update(env_archcpu(env));
         return false;
     case GUARD_ACTION_DISCARD:
         guard_pin_violation(cs, e);
         return true;
     case GUARD_ACTION_PAUSE:
-        if (x86_pin_take_pass(env, id, e->ra)) {
-            p->loose = p->armed;
+        if (x86_pin_take_pass(env, p, v, e->ra)) {
+            x86_pin_let(p, v);
             x86_pin_update(env_archcpu(env));
             return false;
         }
-        x86_pin_give_pass(env, id, e->ra);
+        x86_pin_give_pass(env, p, v, e->ra);
         guard_pin_violation(cs, e);
         guard_pause_before(cs, e->ra);
     default:
@@ -108,12 +104,25 @@ static bool x86_pin_refuse(CPUX86State *env, X86HostPin *p, bool paging,
     }
 }
 
+/* Actions, for the questions below: which pins to ask */
+#define X86_PIN_ALL     (BIT(GUARD_ACTION__MAX) - 1)
+#define X86_PIN_FIRM    (BIT(GUARD_ACTION_FAULT) | BIT(GUARD_ACTION_PAUSE))
+
 /*
- * Whether to leave out that a register becomes @v.  @firm: only ask those
- * pins that don't let the instruction complete.
+ * An instruction that writes two registers asks for both with one action after
+ * the other: what is told, or let through, is not undone by the other's then.
+ */
+static const unsigned x86_pin_order[] = {
+    BIT(GUARD_ACTION_FAULT), BIT(GUARD_ACTION_DISCARD),
+    BIT(GUARD_ACTION_PAUSE), BIT(GUARD_ACTION_REPORT),
+};
+
+/*
+ * Whether to leave out that a register becomes @v.  Pins with other than
+ * @actions aren't asked; the guest's have GUARD_ACTION_FAULT.
  */
 static bool x86_pin_check(CPUX86State *env, int reg, uint32_t index,
-                          X86PinValue v, bool firm, uintptr_t ra)
+                          X86PinValue v, unsigned actions, uintptr_t ra)
 {
     X86PinState *st = &env->pins;
     X86HostPin *p = x86_pin_find(st, reg, index);
@@ -122,9 +131,10 @@ static bool x86_pin_check(CPUX86State *env, int reg, uint32_t index,
 
     if (x86_pin_guest_bad(st, reg, v.value)) {
         p = NULL;
-    } else if (!p || !p->armed || !x86_pin_differs(p, v) ||
-               (firm && p->action != GUARD_ACTION_FAULT &&
-                p->action != GUARD_ACTION_PAUSE)) {
+    } else if (!p || !p->armed || !x86_pin_differs(p, v)) {
+        return false;
+    }
+    if (!(actions & BIT(p ? p->action : GUARD_ACTION_FAULT))) {
         return false;
     }
     old = x86_pin_get(env, reg, index);
@@ -135,7 +145,7 @@ static bool x86_pin_check(CPUX86State *env, int reg, uint32_t index,
     }
     e = x86_pin_event(reg, index, old, v);
     e.ra = ra;
-    return x86_pin_refuse(env, p, false, &e);
+    return x86_pin_refuse(env, p, &e);
 }
 
 static bool x86_pin_write(CPUX86State *env, int reg, uint32_t index,
@@ -144,7 +154,7 @@ static bool x86_pin_write(CPUX86State *env, int reg, uint32_t index,
     if (!x86_pin_enforced(env)) {
         return false;
     }
-    if (x86_pin_check(env, reg, index, v, false, ra)) {
+    if (x86_pin_check(env, reg, index, v, X86_PIN_ALL, ra)) {
         return true;
     }
     if (env->pins.watch) {
@@ -158,23 +168,50 @@ bool x86_pin_slow_word(CPUX86State *env, int reg, uint64_t val, uintptr_t ra)
     return x86_pin_write(env, reg, 0, x86_pin_value(val), ra);
 }
 
+/*
+ * What a WRMSR of @val makes of an MSR.  False if it makes nothing of it: ends
+ * in #GP(0) on its own account, or ignores the value.
+ */
+static bool x86_pin_msr_takes(CPUX86State *env, uint32_t index, uint64_t *val)
+{
+    switch (index) {
+    case MSR_IA32_PKRS:
+        return *val <= UINT32_MAX;
+    case MSR_VM_HSAVE_PA:
+        return !(*val & (0xfff | ~0ULL << env_archcpu(env)->phys_bits));
+    case MSR_MCG_CTL:
+        return env->mcg_cap & MCG_CTL_P && (!*val || !~*val);
+    }
+    if (index - MSR_MC0_CTL < (4 * env->mcg_cap & 0xff) &&
+        (index - MSR_MC0_CTL) % 4 == 0) {
+        return !*val || !~*val;
+    }
+    *val &= x86_pin_msr_mask(env, index);
+    return true;
+}
+
 bool x86_pin_slow_msr(CPUX86State *env, uint32_t index, uint64_t val,
                       uintptr_t ra)
 {
-    uint64_t mask;
+    return x86_pin_enforced(env) &&
+           x86_pin_find(&env->pins, PIN_REGISTER_MSR, index) &&
+           x86_pin_msr_takes(env, index, &val) &&
+           x86_pin_check(env, PIN_REGISTER_MSR, index, x86_pin_value(val),
+                         X86_PIN_ALL, ra);
+}
 
-    if (!x86_pin_find(&env->pins, PIN_REGISTER_MSR, index)) {
-        /* Only the number modulo 64 is the same */
-        return false;
+void x86_pin_slow_msr_written(CPUX86State *env, uint32_t index)
+{
+    if (x86_pin_enforced(env) &&
+        x86_pin_find(&env->pins, PIN_REGISTER_MSR, index)) {
+        x86_pin_note(env, PIN_REGISTER_MSR, index,
+                     x86_pin_get(env, PIN_REGISTER_MSR, index));
     }
-    mask = x86_pin_msr_mask(env, index);
-    return x86_pin_write(env, PIN_REGISTER_MSR, index,
-                         x86_pin_value(val & mask), ra);
 }
 
 /* Paging goes on while a pin waits that does not allow it */
 static bool x86_pin_check_paging(CPUX86State *env, uint64_t cr0, uint64_t efer,
-                                 uintptr_t ra)
+                                 unsigned actions, uintptr_t ra)
 {
     X86PinState *st = &env->pins;
     uint32_t i;
@@ -183,7 +220,7 @@ static bool x86_pin_check_paging(CPUX86State *env, uint64_t cr0, uint64_t efer,
         X86HostPin *p = &st->host[i];
         X86PinValue v;
 
-        if (p->armed || p->take ||
+        if (p->armed || !(actions & BIT(p->action)) ||
             (p->on_init != PIN_ON_INIT_STRICT && !p->late) ||
             GUARD_MUTANT(GUARD_HOOK_PIN_STRICT)) {
             continue;
@@ -196,7 +233,7 @@ static bool x86_pin_check_paging(CPUX86State *env, uint64_t cr0, uint64_t efer,
             GuardPinViolation e = x86_pin_event(p->reg, p->index, old, v);
 
             e.ra = ra;
-            if (x86_pin_refuse(env, p, true, &e)) {
+            if (x86_pin_refuse(env, p, &e)) {
                 return true;
             }
         }
@@ -208,6 +245,8 @@ bool x86_pin_slow_cr0(CPUX86State *env, uint64_t val, uintptr_t ra)
 {
     uint64_t efer = env->efer;
     uint32_t changes;
+    bool paging;
+    unsigned i;
 
     /* As cpu_x86_update_cr0() does */
     val = (uint32_t)val | CR0_ET_MASK;
@@ -226,20 +265,23 @@ bool x86_pin_slow_cr0(CPUX86State *env, uint64_t val, uintptr_t ra)
     if (!x86_pin_enforced(env)) {
         return false;
     }
-    if (x86_pin_check(env, PIN_REGISTER_CR0, 0, x86_pin_value(val), false,
-                      ra) ||
-        (efer != env->efer && !GUARD_MUTANT(GUARD_HOOK_PIN_LMA) &&
-         x86_pin_check(env, PIN_REGISTER_EFER, 0, x86_pin_value(efer), false,
-                       ra))) {
-        return true;
+    paging = env->pins.watch && (changes & val & CR0_PG_MASK);
+    for (i = 0; i < ARRAY_SIZE(x86_pin_order); i++) {
+        unsigned actions = x86_pin_order[i];
+
+        if (x86_pin_check(env, PIN_REGISTER_CR0, 0, x86_pin_value(val),
+                          actions, ra) ||
+            (efer != env->efer && !GUARD_MUTANT(GUARD_HOOK_PIN_LMA) &&
+             x86_pin_check(env, PIN_REGISTER_EFER, 0, x86_pin_value(efer),
+                           actions, ra)) ||
+            (paging && x86_pin_check_paging(env, val, efer, actions, ra))) {
+            return true;
+        }
     }
     if (!env->pins.watch) {
         return false;
     }
-    if (changes & val & CR0_PG_MASK) {
-        if (x86_pin_check_paging(env, val, efer, ra)) {
-            return true;
-        }
+    if (paging) {
         x86_pin_ask_grace(env);
     }
     x86_pin_note(env, PIN_REGISTER_CR0, 0, x86_pin_value(val));
@@ -274,10 +316,18 @@ bool x86_pin_slow_load_seg(CPUX86State *env, int seg, target_ulong base,
                            uintptr_t ra)
 {
 #ifdef TARGET_X86_64
-    return x86_pin_write(env, PIN_REGISTER_MSR, x86_pin_base_msr(seg),
-                         x86_pin_value(base), ra);
+    return x86_pin_enforced(env) &&
+           x86_pin_check(env, PIN_REGISTER_MSR, x86_pin_base_msr(seg),
+                         x86_pin_value(base), X86_PIN_ALL, ra);
 #else
     return false;
+#endif
+}
+
+void x86_pin_slow_seg_loaded(CPUX86State *env, int seg)
+{
+#ifdef TARGET_X86_64
+    x86_pin_slow_msr_written(env, x86_pin_base_msr(seg));
 #endif
 }
 
@@ -294,12 +344,12 @@ target_ulong x86_pin_slow_keep_base(CPUX86State *env, int seg,
     if (!p || !x86_pin_enforced(env)) {
         return base;
     }
+    if (!tell) {
+        /* The load that follows tells, and arms: no code sees this base */
+        return p->armed && p->action != GUARD_ACTION_REPORT ? p->value : base;
+    }
     if (p->armed && p->value != base) {
-        if (!tell) {
-            /* The load that follows tells */
-            return p->action == GUARD_ACTION_REPORT ? base : p->value;
-        }
-        return x86_pin_refuse(env, p, false, &e) ? p->value : base;
+        return x86_pin_refuse(env, p, &e) ? p->value : base;
     }
     x86_pin_note(env, PIN_REGISTER_MSR, index, x86_pin_value(base));
 #endif
@@ -330,6 +380,7 @@ void helper_guard_seg_real(CPUX86State *env, uint32_t seg, uint32_t selector)
         !x86_pin_slow_load_seg(env, seg, selector << 4, GETPC())) {
         env->segs[seg].selector = selector;
         env->segs[seg].base = selector << 4;
+        x86_pin_seg_loaded(env, seg);
     }
 }
 
@@ -339,12 +390,18 @@ void helper_guard_swapgs(CPUX86State *env)
     uintptr_t ra = GETPC();
     X86PinValue gs = x86_pin_value(env->kernelgsbase);
     X86PinValue kernel = x86_pin_value(env->segs[R_GS].base);
+    unsigned i;
 
     if (!GUARD_MUTANT(GUARD_HOOK_PIN_SWAPGS) && x86_pin_enforced(env)) {
-        if (x86_pin_check(env, PIN_REGISTER_MSR, MSR_GSBASE, gs, false, ra) ||
-            x86_pin_check(env, PIN_REGISTER_MSR, MSR_KERNELGSBASE, kernel,
-                          false, ra)) {
-            return;
+        for (i = 0; i < ARRAY_SIZE(x86_pin_order); i++) {
+            unsigned actions = x86_pin_order[i];
+
+            if (x86_pin_check(env, PIN_REGISTER_MSR, MSR_GSBASE, gs, actions,
+                              ra) ||
+                x86_pin_check(env, PIN_REGISTER_MSR, MSR_KERNELGSBASE, kernel,
+                              actions, ra)) {
+                return;
+            }
         }
         x86_pin_note(env, PIN_REGISTER_MSR, MSR_GSBASE, gs);
         x86_pin_note(env, PIN_REGISTER_MSR, MSR_KERNELGSBASE, kernel);
@@ -358,6 +415,7 @@ void helper_guard_wrbase(CPUX86State *env, uint32_t seg, target_ulong base)
     if (GUARD_MUTANT(GUARD_HOOK_PIN_WRBASE) ||
         !x86_pin_slow_load_seg(env, seg, base, GETPC())) {
         env->segs[seg].base = base;
+        x86_pin_seg_loaded(env, seg);
     }
 }
 #endif
@@ -438,7 +496,8 @@ void x86_pin_slow_vmload(CPUX86State *env, uint64_t vmcb, int mmu_idx,
         default:
             val &= x86_pin_msr_mask(env, p->index);
         }
-        x86_pin_check(env, p->reg, p->index, x86_pin_value(val), true, ra);
+        x86_pin_check(env, p->reg, p->index, x86_pin_value(val), X86_PIN_FIRM,
+                      ra);
     }
 }
 
@@ -468,20 +527,22 @@ void x86_pin_slow_vmrun(CPUX86State *env, uint64_t vmcb, uintptr_t ra)
     cr4 = x86_ldq_phys(cs, vmcb + offsetof(struct vmcb, save.cr4));
     efer = x86_ldq_phys(cs, vmcb + offsetof(struct vmcb, save.efer));
     x86_pin_check(env, PIN_REGISTER_CR0, 0,
-                  x86_pin_value((uint32_t)cr0 | CR0_ET_MASK), true, ra);
-    x86_pin_check(env, PIN_REGISTER_CR4, 0, x86_pin_value(cr4), true, ra);
-    x86_pin_check(env, PIN_REGISTER_EFER, 0, x86_pin_value(efer), true, ra);
+                  x86_pin_value((uint32_t)cr0 | CR0_ET_MASK), X86_PIN_FIRM, ra);
+    x86_pin_check(env, PIN_REGISTER_CR4, 0, x86_pin_value(cr4), X86_PIN_FIRM,
+                  ra);
+    x86_pin_check(env, PIN_REGISTER_EFER, 0, x86_pin_value(efer), X86_PIN_FIRM,
+                  ra);
     if (x86_pin_find(st, PIN_REGISTER_IDTR, 0)) {
         x86_pin_check(env, PIN_REGISTER_IDTR, 0,
                       x86_pin_vmcb_table(env, vmcb +
                                          offsetof(struct vmcb, save.idtr)),
-                      true, ra);
+                      X86_PIN_FIRM, ra);
     }
     if (x86_pin_find(st, PIN_REGISTER_GDTR, 0)) {
         x86_pin_check(env, PIN_REGISTER_GDTR, 0,
                       x86_pin_vmcb_table(env, vmcb +
                                          offsetof(struct vmcb, save.gdtr)),
-                      true, ra);
+                      X86_PIN_FIRM, ra);
     }
 }
 
@@ -491,14 +552,21 @@ void x86_pin_slow_reapply(CPUX86State *env)
         PIN_REGISTER_EFER, PIN_REGISTER_CR4, PIN_REGISTER_CR0,
     };
     X86PinState *st = &env->pins;
-    bool paging;
+    bool paging, forced = false, fail = false;
     uint32_t i;
 
     if (!x86_pin_enforced(env)) {
         return;
     }
     for (i = 0; i < ARRAY_SIZE(words); i++) {
-        x86_pin_force(env, words[i], 0, false);
+        forced |= x86_pin_force(env, words[i], 0, false);
+    }
+    for (i = 0; forced && i < ARRAY_SIZE(words); i++) {
+        fail |= !x86_pin_keeps(env, words[i], 0);
+    }
+    if (fail && !GUARD_MUTANT(GUARD_HOOK_PIN_PAGING)) {
+        /* They can't be had together with the rest: as a triple fault */
+        qemu_system_reset_request(SHUTDOWN_CAUSE_GUEST_RESET);
     }
     for (i = 0; i < st->nhost; i++) {
         if (st->host[i].reg >= X86_PIN_WORDS) {

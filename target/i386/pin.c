@@ -11,8 +11,8 @@
 #include "qemu/timer.h"
 #include "qapi/error.h"
 #include "cpu.h"
+#include "svm.h"
 #include "exec/cputlb.h"
-#include "hw/i386/apic.h"
 #include "system/cpus.h"
 #include "system/runstate.h"
 #include "system/tcg.h"
@@ -95,8 +95,6 @@ uint64_t x86_pin_msr_mask(CPUX86State *env, uint32_t index)
     int size;
 
     switch (index) {
-    case MSR_IA32_APICBASE:
-        return env_archcpu(env)->apic_state ? UINT64_MAX : 0;
     case MSR_IA32_SYSENTER_CS:
         return 0xffff;
     default:
@@ -110,9 +108,6 @@ static uint64_t x86_pin_get_msr(CPUX86State *env, uint32_t index)
     int size;
     void *field;
 
-    if (index == MSR_IA32_APICBASE) {
-        return cpu_get_apic_base(env_archcpu(env)->apic_state);
-    }
     field = x86_pin_msr_field(env, index, &size);
     return !field ? 0 : size == 4 ? *(uint32_t *)field : *(uint64_t *)field;
 }
@@ -122,10 +117,6 @@ static void x86_pin_put_msr(CPUX86State *env, uint32_t index, uint64_t val)
     int size;
     void *field;
 
-    if (index == MSR_IA32_APICBASE) {
-        cpu_set_apic_base(env_archcpu(env)->apic_state, val);
-        return;
-    }
     field = x86_pin_msr_field(env, index, &size);
     if (!field) {
         return;
@@ -163,29 +154,57 @@ X86PinValue x86_pin_get(CPUX86State *env, int reg, uint32_t index)
     }
 }
 
+/* With what else paging takes, without which nothing would change */
+static void x86_pin_put_cr0(CPUX86State *env, uint32_t val)
+{
+    uint32_t hflags = env->hflags;
+    SegmentCache *cs = &env->segs[R_CS];
+
+    if (val & ~env->cr[0] & CR0_PG_MASK &&
+        !GUARD_MUTANT(GUARD_HOOK_PIN_PAGING)) {
+        val |= CR0_PE_MASK;
+        if (env->efer & MSR_EFER_LME && !(env->cr[4] & CR4_PAE_MASK)) {
+            cpu_x86_update_cr4(env, env->cr[4] | CR4_PAE_MASK);
+        }
+    }
+    cpu_x86_update_cr0(env, val);
+    if ((env->hflags ^ hflags) & HF_LMA_MASK) {
+        /* CS.L has a meaning now, or none any more */
+        cpu_x86_load_seg_cache(env, R_CS, cs->selector, cs->base, cs->limit,
+                               cs->flags);
+    }
+}
+
+/* LMA follows paging, and paging has to be off to change LME */
+static void x86_pin_put_efer(CPUX86State *env, uint64_t val)
+{
+    if ((val ^ env->efer) & MSR_EFER_LMA) {
+        x86_pin_put_cr0(env, env->cr[0] & ~CR0_PG_MASK);
+        if (val & MSR_EFER_LMA) {
+            cpu_load_efer(env, (val | MSR_EFER_LME) & ~MSR_EFER_LMA);
+            x86_pin_put_cr0(env, env->cr[0] | CR0_PG_MASK);
+        } else {
+            cpu_load_efer(env, val);
+        }
+    } else {
+        cpu_load_efer(env, val);
+    }
+    tlb_flush(env_cpu(env));
+}
+
 void x86_pin_put(CPUX86State *env, int reg, uint32_t index, X86PinValue v)
 {
     SegmentCache *dt = reg == PIN_REGISTER_IDTR ? &env->idt : &env->gdt;
 
     switch (reg) {
     case PIN_REGISTER_CR0:
-        cpu_x86_update_cr0(env, v.value);
+        x86_pin_put_cr0(env, v.value);
         break;
     case PIN_REGISTER_CR4:
         cpu_x86_update_cr4(env, v.value);
         break;
     case PIN_REGISTER_EFER:
-        if ((v.value ^ env->efer) & MSR_EFER_LMA) {
-            /* This bit follows paging */
-            cpu_load_efer(env, (v.value & ~MSR_EFER_LMA) |
-                               (env->efer & MSR_EFER_LMA));
-            cpu_x86_update_cr0(env, v.value & MSR_EFER_LMA
-                               ? env->cr[0] | CR0_PG_MASK | CR0_PE_MASK
-                               : env->cr[0] & ~CR0_PG_MASK);
-        } else {
-            cpu_load_efer(env, v.value);
-        }
-        tlb_flush(env_cpu(env));
+        x86_pin_put_efer(env, v.value);
         break;
     case PIN_REGISTER_MSR:
         x86_pin_put_msr(env, index, v.value);
@@ -274,16 +293,11 @@ void x86_pin_note(CPUX86State *env, int reg, uint32_t index, X86PinValue v)
         changed = held & ~st->held[reg];
         st->held[reg] |= held;
     }
-    if (p && p->take) {
-        p->take = false;
-        p->value = v.value & p->mask;
-        p->limit = v.limit;
-        changed = true;
-    }
     if (p && (!p->armed || p->loose) && !x86_pin_differs(p, v)) {
         p->armed = true;
         p->loose = p->overdue = p->late = false;
         p->deadline = 0;
+        p->halvings = 0;
         changed = true;
     }
     if (changed) {
@@ -311,7 +325,7 @@ void x86_pin_note_all(CPUX86State *env)
  * Correcting
  */
 
-void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
+bool x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
 {
     X86PinState *st = &env->pins;
     X86HostPin *p = x86_pin_find(st, reg, index);
@@ -319,22 +333,17 @@ void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
     X86PinValue v = seen;
     GuardPinViolation e;
     uint64_t bad = x86_pin_guest_bad(st, reg, seen.value);
-    bool host = p && !p->take && (p->armed || waiting) &&
-                x86_pin_differs(p, seen);
+    bool host = p && (p->armed || waiting) &&
+                x86_pin_differs(p, seen) && !x86_pin_is_let(p, seen);
 
-    if (host && p->loose && (p->action == GUARD_ACTION_REPORT ||
-                             p->action == GUARD_ACTION_PAUSE)) {
-        /* It was told, and it is what the host lets the guest do */
-        host = false;
-    }
     if (!bad && !host) {
-        return;
+        return false;
     }
     if (bad) {
         v.value = (v.value & ~bad) | (st->ones[reg] & bad);
     }
     if (host && p->action == GUARD_ACTION_REPORT) {
-        p->loose = p->armed;
+        x86_pin_let(p, seen);
     }
     if (bad || p->action != GUARD_ACTION_REPORT) {
         if (host && p->action != GUARD_ACTION_REPORT) {
@@ -342,8 +351,11 @@ void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
             v.limit = p->limit;
         }
         x86_pin_put(env, reg, index, v);
-        e = x86_pin_event(reg, index, x86_pin_get(env, reg, index), seen);
-        e.action = GUARD_ACTION_DISCARD;
+        v = x86_pin_get(env, reg, index);
+        e = x86_pin_event(reg, index, v, seen);
+        /* Not all registers can be had together: see x86_pin_slow_reapply() */
+        e.action = v.value == seen.value && v.limit == seen.limit
+                   ? GUARD_ACTION_REPORT : GUARD_ACTION_DISCARD;
     } else {
         /* What it would have been given, and had before most likely */
         v.value = (v.value & ~p->mask) | p->value;
@@ -353,6 +365,17 @@ void x86_pin_force(CPUX86State *env, int reg, uint32_t index, bool waiting)
     }
     guard_pin_violation(env_cpu(env), &e);
     x86_pin_update(env_archcpu(env));
+    return true;
+}
+
+bool x86_pin_keeps(CPUX86State *env, int reg, uint32_t index)
+{
+    const X86HostPin *p = x86_pin_find(&env->pins, reg, index);
+    X86PinValue v = x86_pin_get(env, reg, index);
+
+    return !x86_pin_guest_bad(&env->pins, reg, v.value) &&
+           (!p || !p->armed || p->action == GUARD_ACTION_REPORT ||
+            !x86_pin_differs(p, v) || x86_pin_is_let(p, v));
 }
 
 /*
@@ -382,7 +405,7 @@ static void x86_pin_wait_over(CPUState *cs, run_on_cpu_data data)
         GuardPinViolation e = x86_pin_event(p->reg, p->index, v, v);
 
         e.action = p->action;
-        if (p->armed || p->take || p->overdue || !p->deadline ||
+        if (p->armed || p->overdue || !p->deadline ||
             p->deadline > now) {
             continue;
         }
@@ -450,7 +473,7 @@ static void x86_pin_set_grace(void *opaque)
             X86HostPin *p = &st->host[i];
 
             if (!qatomic_read(&p->armed) && !p->overdue && !p->deadline) {
-                p->deadline = now + MAX(p->grace_ms, 1);
+                p->deadline = now + MAX(p->grace_ms >> p->halvings, 1);
             }
         }
         if (!st->grace) {
@@ -501,6 +524,7 @@ void x86_pin_reset(X86CPU *cpu)
 {
     CPUX86State *env = &cpu->env;
     X86PinState *st = &env->pins;
+    bool asked;
     uint32_t i;
     int w;
 
@@ -511,18 +535,17 @@ void x86_pin_reset(X86CPU *cpu)
         st->cleared += !!(st->ones[w] | st->zeros[w]);
         st->ones[w] = st->zeros[w] = st->held[w] = 0;
     }
-    st->npasses = 0;
-    qatomic_set(&st->grace_asked, false);
+    x86_pin_end_passes(st);
+    asked = qatomic_xchg(&st->grace_asked, false);
     for (i = 0; i < st->nhost; i++) {
         X86HostPin *p = &st->host[i];
+        bool paged;
 
-        if (p->take) {
-            /* The value that was asked for is gone */
-            *p = st->host[--st->nhost];
-            i--;
-            continue;
-        }
-        p->was_armed |= p->armed;
+        paged = !p->armed && (p->deadline || p->overdue || p->late || asked);
+        p->was_armed |= p->armed || paged;
+        /* Unless this is an INIT it starts anew; see x86_pin_init() */
+        p->cut = p->halvings + paged;
+        p->halvings = 0;
         p->armed = p->loose = p->overdue = p->late = false;
         p->deadline = 0;
     }
@@ -537,9 +560,16 @@ void x86_pin_init(X86CPU *cpu)
     if (!st->on && !st->cleared) {
         return;
     }
-    /* Some MSRs have got back the values that they had before */
     for (i = 0; i < st->nhost && !GUARD_MUTANT(GUARD_HOOK_PIN_RESET); i++) {
-        st->host[i].armed = false;
+        X86HostPin *p = &st->host[i];
+
+        /* Some MSRs have got back the values that they had before */
+        p->armed = false;
+        /* One INIT after another shall not make the wait endless */
+        if (!GUARD_MUTANT(GUARD_HOOK_PIN_INIT_AGAIN)) {
+            p->halvings = MIN(p->cut, 31);
+            p->late = p->halvings && !(p->grace_ms >> p->halvings);
+        }
     }
     x86_pin_settle(cpu);
     if (!GUARD_MUTANT(GUARD_HOOK_PIN_INIT_EVENT)) {
@@ -564,6 +594,7 @@ void x86_pin_unrealize(X86CPU *cpu)
     st->nhost = 0;
     g_clear_pointer(&st->grace, timer_free);
     g_clear_pointer(&st->host, g_free);
+    x86_pin_image_free(cpu);
     x86_pin_update(cpu);
 }
 
@@ -624,7 +655,8 @@ static bool x86_pin_check_msr(X86CPU *cpu, const GuardPin *pin,
                    "pinned by bits", what, pin->index);
         return false;
     }
-    if (pin->index >= MSR_APIC_START && pin->index <= MSR_APIC_END) {
+    if (pin->index == MSR_IA32_APICBASE ||
+        (pin->index >= MSR_APIC_START && pin->index <= MSR_APIC_END)) {
         error_setg(errp, "%s: index 0x%x is a register of the APIC, which "
                    "changes in other ways too: it can't be pinned", what,
                    pin->index);
@@ -665,6 +697,45 @@ static bool x86_pin_ops_check(CPUState *cs, const GuardPin *pin,
     return true;
 }
 
+/*
+ * What an MSR or a table register holds; of a table register that SMM or an
+ * SVM guest under nested paging has for itself, what it gets back on the way
+ * out of there.
+ */
+static X86PinValue x86_pin_get_own(CPUX86State *env, int reg, uint32_t index)
+{
+    CPUState *cs = env_cpu(env);
+    bool idt = reg == PIN_REGISTER_IDTR;
+    hwaddr seg;
+
+    if (!x86_pin_is_table(reg) || x86_pin_enforced(env) ||
+        GUARD_MUTANT(GUARD_HOOK_PIN_OWN)) {
+        return x86_pin_get(env, reg, index);
+    }
+    if (env->hflags & HF_GUEST_MASK) {
+        seg = env->vm_hsave + (idt ? offsetof(struct vmcb, save.idtr)
+                                   : offsetof(struct vmcb, save.gdtr));
+        return (X86PinValue) {
+            .value = x86_ldq_phys(cs, seg + offsetof(struct vmcb_seg, base)),
+            .limit = x86_ldl_phys(cs, seg + offsetof(struct vmcb_seg, limit)),
+        };
+    }
+    seg = env->smbase + 0x8000;
+#ifdef TARGET_X86_64
+    seg += idt ? 0x7e84 : 0x7e64;
+    return (X86PinValue) {
+        .value = x86_ldq_phys(cs, seg + 4),
+        .limit = x86_ldl_phys(cs, seg),
+    };
+#else
+    seg += idt ? 0x7f54 : 0x7f70;
+    return (X86PinValue) {
+        .value = x86_ldl_phys(cs, seg + 4),
+        .limit = x86_ldl_phys(cs, seg),
+    };
+#endif
+}
+
 static void x86_pin_ops_set(CPUState *cs, const GuardPin *pin)
 {
     X86CPU *cpu = X86_CPU(cs);
@@ -683,14 +754,19 @@ static void x86_pin_ops_set(CPUState *cs, const GuardPin *pin)
         .reg = pin->reg,
         .action = pin->action,
         .on_init = pin->on_init,
-        .take = pin->current,
-        .inherit = pin->inherit,
         .index = pin->index,
         .limit = pin->limit,
         .grace_ms = pin->grace_ms,
         .mask = pin->mask,
         .value = pin->value,
     };
+    if (pin->current) {
+        X86PinValue v = x86_pin_get_own(env, p->reg, p->index);
+
+        p->value = v.value;
+        p->limit = v.limit;
+        p->armed = true;
+    }
     if (p->reg < X86_PIN_GUEST) {
         /* The host's word counts */
         st->ones[p->reg] &= ~(p->mask & ~p->value);
@@ -777,9 +853,9 @@ static void x86_pin_ops_query(CPUState *cs, RegisterPinInfoList ***tail)
         info->has_ones = info->has_zeros = bits;
         info->ones = p->mask & p->value;
         info->zeros = p->mask & ~p->value;
-        info->has_value = !bits && !p->take;
+        info->has_value = !bits;
         info->value = p->value;
-        info->has_limit = x86_pin_is_table(p->reg) && !p->take;
+        info->has_limit = x86_pin_is_table(p->reg);
         info->limit = p->limit;
         info->action = p->action;
         info->has_on_init = info->has_grace_ms = true;

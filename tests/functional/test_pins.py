@@ -41,6 +41,31 @@ class Base(OptionsTest):
         self.assertEqual(reply['error']['class'], 'GenericError')
         return reply['error']['desc']
 
+    def hmp(self, vm, line):
+        """One line of the human monitor."""
+        return vm.cmd('human-monitor-command', command_line=line)
+
+    def gdb(self, vm, *packets):
+        """What a debugger is answered."""
+        path = self.socket_dir().name + '/gdb'
+        self.hmp(vm, f'gdbserver unix:{path},server=on,wait=off')
+        answers = []
+        with socket.socket(socket.AF_UNIX) as stub:
+            stub.settimeout(20)
+            stub.connect(path)
+            for packet in packets:
+                check = sum(packet.encode()) & 0xff
+                stub.sendall(f'+${packet}#{check:02x}'.encode())
+                data = b''
+                while not re.search(rb'\$[^#]*#[0-9a-f]{2}', data):
+                    more = stub.recv(4096)
+                    if not more:
+                        break
+                    data += more
+                answers.append(re.search(rb'\$([^#]*)#', data)[1].decode())
+        self.hmp(vm, 'gdbserver none')
+        return answers
+
 
 class PinOptions(Base):
     """Options, errors, properties and CPU models."""
@@ -271,6 +296,33 @@ class PinCommands(Base):
         self.assertIn('64', self.error(vm, 'register-pin', registers=good))
         self.assertEqual(self.pins(vm), [])
 
+    def test_too_many_for_all(self):
+        """What is for all CPUs can be more than what each of them has."""
+        vm = self.tcg('-cpu', 'max', '-smp', '1,maxcpus=2')
+        # MTRRs and the banks of machine checks
+        msrs = [{'register': 'msr', 'index': index}
+                for index in [*range(0x200, 0x210), *range(0x400, 0x428),
+                              0x250, 0x258, 0x259, *range(0x268, 0x26e)]]
+        more = [{'register': 'cr4', 'ones': SMEP},
+                {'register': 'cr0', 'ones': WP}]
+        self.assertEqual(len(msrs), 65)
+        self.pin(vm, *[dict(msr, value=0) for msr in msrs[:64]])
+        vm.cmd('register-unpin', registers=msrs[:2], **{'cpu-index': 0})
+        before = self.pins(vm)
+        self.assertEqual(len(before), 62)
+        text = self.error(vm, 'register-pin', registers=more)
+        self.assertIn('66', text)
+        self.assertEqual(self.pins(vm), before)
+        # For one CPU, or in the place of others, there is room
+        self.pin(vm, *more, **{'cpu-index': 0})
+        vm.cmd('register-unpin', registers=msrs[2:4])
+        self.pin(vm, *more)
+        slot = next(c for c in vm.cmd('query-hotpluggable-cpus')
+                    if 'qom-path' not in c)
+        vm.cmd('device_add', driver=slot['type'], id='hot', **slot['props'])
+        self.assertEqual(len([p for p in self.pins(vm)
+                              if p['cpu-index'] == 1]), 64)
+
     def test_record(self):
         """A replay could not know of it."""
         log = self.scratch_file('replay')
@@ -278,10 +330,6 @@ class PinCommands(Base):
                           f'shift=auto,rr=record,rrfile={log}')
         self.assertIn('recording', self.error(
             vm, 'register-pin', registers=[{'register': 'cr0', 'ones': WP}]))
-
-    def hmp(self, vm, line):
-        """One line of the human monitor."""
-        return vm.cmd('human-monitor-command', command_line=line)
 
     def test_hmp(self):
         """The twins."""
@@ -339,27 +387,6 @@ class PinCommands(Base):
         self.assertEqual(pins['msr', LSTAR]['value'], 7)
         vm.cmd('register-unpin', registers=[{'register': 'cr4'}])
         self.assertNotIn('cr4', [p['register'] for p in self.pins(vm)])
-
-    def gdb(self, vm, *packets):
-        """What a debugger is answered."""
-        path = self.socket_dir().name + '/gdb'
-        self.hmp(vm, f'gdbserver unix:{path},server=on,wait=off')
-        answers = []
-        with socket.socket(socket.AF_UNIX) as stub:
-            stub.settimeout(20)
-            stub.connect(path)
-            for packet in packets:
-                check = sum(packet.encode()) & 0xff
-                stub.sendall(f'+${packet}#{check:02x}'.encode())
-                data = b''
-                while not re.search(rb'\$[^#]*#[0-9a-f]{2}', data):
-                    more = stub.recv(4096)
-                    if not more:
-                        break
-                    data += more
-                answers.append(re.search(rb'\$([^#]*)#', data)[1].decode())
-        self.hmp(vm, 'gdbserver none')
-        return answers
 
     def test_debugger(self):
         """The host's debugger writes what it likes."""
@@ -563,27 +590,104 @@ class PinState(Base):
             file.write(image)
         self.assertEqual(self.start(*args, '-incoming', f'file:{path}')[0], 0)
 
-    def test_cut_image(self):
-        """An image with anything in the pins' place is taken or refused."""
-        rng = random.Random(SEED)
+    def loaded(self, path, *args):
+        """
+        Have a VM with a pin of its own load an image; tell whether it did.
+        Either way it lives on, and after a refusal its pin is as it was.
+        """
+        vm = self.tcg('-cpu', 'max', *args, '-incoming', 'defer')
+        vm.cmd('register-pin', registers=[{'register': 'efer', 'ones': 1}],
+               action='report')
+        cpu = vm.cmd('query-cpus-fast')[0]['qom-path']
+        allowed = {'path': cpu, 'property': 'cr-pin-allowed-cr4'}
+        pins = self.without_state(vm)
+        mask = vm.cmd('qom-get', **allowed)
+        vm.cmd('migrate-incoming', **{'uri': f'file:{path}',
+                                      'exit-on-error': False})
+        while True:
+            status = vm.cmd('query-migrate').get('status')
+            if status in ('completed', 'failed'):
+                break
+        now = self.without_state(vm)
+        if status == 'failed':
+            self.assertEqual(now, pins)
+            self.assertEqual(vm.cmd('qom-get', **allowed), mask)
+        vm.cmd('query-guard')
+        vm.cmd('system_reset')
+        self.assertEqual([dict(pin, state=None) for pin in
+                          vm.cmd('query-register-pins')], now)
+        vm.shutdown()
+        return status == 'completed'
+
+    # The pins of a CPU in an image: its version, the masks that are allowed,
+    # and ones, zeros and held, each for CR0 and CR4; a number and the entries
+    VERSION, ALLOWED, ONES, COUNT, ENTRIES, ENTRY = 0, 4, 20, 68, 72, 45
+
+    def image(self):
+        """An image with pins, where they are, and how long they are."""
         vm = self.tcg('-cpu', 'max')
-        self.pinned(vm)
+        pins = self.pinned(vm)
         path = self.save(vm)
         vm.shutdown()
         with open(path, 'rb') as file:
-            image = file.read()
-        # The pins follow the registers of the CPU, far behind the RAM
-        at = image.rfind(b'pin')
-        self.assertGreater(at, 0)
-        for _ in range(max(5, STEPS // 30)):
+            data = file.read()
+        # Behind the RAM; the description at the end has the name once more
+        at = data.index(b'\x08cpu/pins') + 9
+        count = int.from_bytes(data[at + self.COUNT:][:4], 'big')
+        self.assertEqual(count, len(pins))
+        return path, data, at, self.ENTRIES + count * self.ENTRY
+
+    def test_bad_image(self):
+        """What makes no sense is refused, and nothing of it is left."""
+        path, image, at, _ = self.image()
+        second = self.ENTRIES + self.ENTRY
+        entry = image[at + self.ENTRIES:][:self.ENTRY]
+        beyond = at + self.ENTRIES + 4 * self.ENTRY
+        for name, where, new, end in (
+                ('more than there is room for', self.COUNT,
+                 (65).to_bytes(4, 'big') + entry * 65, None),
+                ('too many by far', self.COUNT, (100000).to_bytes(4, 'big'),
+                 None),
+                ('no such register', self.ENTRIES, b'\x4d', None),
+                ('the end in the middle of a pin', self.ENTRIES, b'\x4d',
+                 second + 10),
+                ('the end behind the pins', self.ENTRIES, b'\x4d',
+                 beyond - at),
+                ('no such action', second + 1, b'\x09', None),
+                ('twice the same', second, entry, None),
+                ('less allowed than always is', self.ALLOWED, bytes(8), None),
+                ('an unknown bit allowed', self.ALLOWED, b'\x80', None),
+                ('the guest has what it may not', self.ONES, b'\x80', None),
+                ('a bit that the host wants otherwise', self.ONES,
+                 WP.to_bytes(8, 'big'), None),
+                ('ones and zeros at once', self.ONES + 8,
+                 SMAP.to_bytes(8, 'big') + bytes(8) + SMAP.to_bytes(8, 'big'),
+                 None)):
+            with self.subTest(name):
+                data = bytearray(image)
+                data[at + where:at + where + len(new)] = new
+                with open(path, 'wb') as file:
+                    file.write(data[:at + end] if end else data)
+                self.assertFalse(self.loaded(path))
+        with open(path, 'wb') as file:
+            file.write(image)
+        self.assertTrue(self.loaded(path))
+
+    def test_changed_image(self):
+        """An image with anything in the pins' place is taken or refused."""
+        rng = random.Random(SEED)
+        path, image, at, size = self.image()
+        refused = 0
+        steps = max(5, STEPS // 30)
+        for step in range(steps):
             data = bytearray(image)
             for _ in range(rng.randrange(1, 9)):
-                data[at + rng.randrange(300)] = rng.randrange(256)
+                data[at + rng.randrange(size)] = rng.randrange(256)
             with open(path, 'wb') as file:
                 file.write(data)
-            status, lines = self.start('-accel', 'tcg', '-m', '64', '-cpu',
-                                       'max', '-incoming', f'file:{path}')
-            self.assertIn(status, (0, 1), lines)
+            with self.subTest(seed=SEED, step=step):
+                refused += not self.loaded(path)
+        self.assertGreater(refused, steps // 3)
 
     def test_allowed_travels(self):
         """What the guest may pin is what it was."""
@@ -638,34 +742,129 @@ class PinState(Base):
         self.assertEqual(status, 1)
         self.assertTrue(any('0x1000' in line for line in lines), lines)
 
+    def disk(self):
+        """A disk for snapshots: its path, and how to give it to a VM."""
+        path = self.scratch_file('disk.qcow2')
+        img = os.path.join(os.path.dirname(self.qemu_bin), 'qemu-img')
+        run([img, 'create', '-f', 'qcow2', path, '1M'], capture_output=True,
+            timeout=60, check=True)
+        return path, ('-blockdev', 'qcow2,node-name=disk,file.driver=file,'
+                      f'file.filename={path}',
+                      '-device', 'virtio-blk-pci,drive=disk')
+
+    def assert_hmp(self, vm, line):
+        """A line of the human monitor that has nothing to say."""
+        self.assertEqual(self.hmp(vm, line), '')
+
     def test_snapshot(self):
         """loadvm brings back what was pinned at savevm."""
-        disk = self.scratch_file('disk.qcow2')
-        img = os.path.join(os.path.dirname(self.qemu_bin), 'qemu-img')
-        run([img, 'create', '-f', 'qcow2', disk, '1M'], capture_output=True,
-            timeout=60, check=True)
-        vm = self.tcg('-cpu', 'max', '-blockdev',
-                      f'qcow2,node-name=disk,file.driver=file,'
-                      f'file.filename={disk}', '-device',
-                      'virtio-blk-pci,drive=disk')
-
-        def hmp(line):
-            self.assertEqual(vm.cmd('human-monitor-command',
-                                    command_line=line), '')
-
-        hmp('savevm none')
+        vm = self.tcg('-cpu', 'max', *self.disk()[1])
+        self.assert_hmp(vm, 'savevm none')
         pins = self.pinned(vm)
-        hmp('savevm some')
+        self.assert_hmp(vm, 'savevm some')
         vm.cmd('register-unpin', registers=[{'register': 'cr0'},
                                             {'register': 'cr4'}])
-        hmp('loadvm some')
+        self.assert_hmp(vm, 'loadvm some')
         self.assertEqual(vm.cmd('query-register-pins'), pins)
         # A snapshot from before can't be a way to be rid of them
         kept = self.without_state(vm)
-        hmp('loadvm none')
+        self.assert_hmp(vm, 'loadvm none')
         self.assertEqual(self.without_state(vm), kept)
-        hmp('loadvm some')
+        self.assert_hmp(vm, 'loadvm some')
         self.assertEqual(vm.cmd('query-register-pins'), pins)
+
+    def test_snapshot_without(self):
+        """One that has no pins, and a register that fits none."""
+        vm = self.tcg('-cpu', 'max', *self.disk()[1])
+        value = (CR0_RESET | WP).to_bytes(8, 'little').hex()
+        self.assertEqual(self.gdb(vm, f'P1b={value}'), ['OK'])
+        self.assert_hmp(vm, 'savevm none')
+        self.assert_hmp(vm, 'system_reset')
+        vm.cmd('register-pin', registers=[{'register': 'cr0', 'zeros': WP}])
+        self.assert_hmp(vm, 'loadvm none')
+        self.assertEqual([pin['state'] for pin in
+                          vm.cmd('query-register-pins')], ['waiting'])
+        self.assertEqual(self.gdb(vm, 'p1b'), [value])
+
+    def plugged(self, vm):
+        """What a CPU has that is plugged in now."""
+        slot = next(c for c in vm.cmd('query-hotpluggable-cpus')
+                    if 'qom-path' not in c)
+        vm.cmd('device_add', driver=slot['type'], id='hot', **slot['props'])
+        return sorted(pin['register']
+                      for pin in vm.cmd('query-register-pins')
+                      if pin['cpu-index'] == 1)
+
+    def pin_bits(self, vm, register, **more):
+        """Pin a register's bit that a CPU does not hold at reset."""
+        vm.cmd('register-pin', registers=[{'register': register, 'ones': 1}],
+               **more)
+
+    def unpin(self, vm, register):
+        """No CPU keeps it."""
+        vm.cmd('register-unpin', registers=[{'register': register}])
+
+    def test_pins_for_all(self):
+        """loadvm brings back what a new CPU gets; refused, it does not."""
+        for kind in 'good', 'single', 'bad', 'worse':
+            path, disk = self.disk()
+            args = ('-cpu', 'max', '-smp', '1,maxcpus=2') + disk
+            vm = self.tcg(*args)
+            self.pin_bits(vm, 'cr4', **({'cpu-index': 0} if kind == 'single'
+                                        else {}))
+            self.assert_hmp(vm, 'savevm some')
+            vm.shutdown()
+            with open(path, 'r+b') as file:
+                data = file.read()
+                if kind == 'bad':
+                    # Behind the pins of the CPU
+                    file.seek(data.index(b'\x08cpu/pins') + 9 + self.ENTRIES
+                              + self.ENTRY)
+                    file.write(b'\x05\x08cpu/none' + bytes(4))
+                elif kind == 'worse':
+                    # The number of those for all, behind the instance and
+                    # the version of the section
+                    file.seek(data.index(b'\x0aguard-pins') + 11 + 8)
+                    file.write(b'\x7f')
+            vm = self.tcg(*args)
+            self.pin_bits(vm, 'efer')
+            text = self.hmp(vm, 'loadvm some')
+            with self.subTest(kind):
+                self.assertEqual(bool(text), kind in ('bad', 'worse'), text)
+                self.assertEqual(self.plugged(vm),
+                                 {'good': ['cr4'], 'single': [], 'bad':
+                                  ['efer'], 'worse': ['efer']}[kind])
+            vm.shutdown()
+            os.unlink(path)
+
+    def test_pins_for_all_after_hotplug(self):
+        """The section is behind those of CPUs that came later."""
+        path, disk = self.disk()
+        vm = self.tcg('-cpu', 'max', '-smp', '1,maxcpus=2', *disk)
+        self.pin_bits(vm, 'cr4')
+        self.assertEqual(self.plugged(vm), ['cr4'])
+        self.assert_hmp(vm, 'savevm some')
+        vm.shutdown()
+        with open(path, 'rb') as file:
+            data = file.read()
+        self.assertGreater(data.index(b'\x0aguard-pins'),
+                           data.rindex(b'\x08cpu/pins'))
+
+    def test_npiep_of_a_bad_image(self):
+        """What it said is nothing to the next one."""
+        path, args = self.disk()
+        for here in 'off', 'on':
+            vm = self.tcg('-cpu', f'max,npiep={here}', *args)
+            self.assert_hmp(vm, f'savevm {here}')
+            vm.shutdown()
+        with open(path, 'r+b') as disk:
+            data = disk.read()
+            # Name, version, two words; then a subsection that nobody knows
+            disk.seek(data.index(b'\x09cpu/guard') + 10 + 4 + 8)
+            disk.write(b'\x05\x08cpu/none' + bytes(4))
+        vm = self.tcg('-cpu', 'max,npiep=on', *args)
+        self.assertNotEqual(self.hmp(vm, 'loadvm on'), '')
+        self.assertNotEqual(self.hmp(vm, 'loadvm off'), '')
 
 
 if __name__ == '__main__':

@@ -35,6 +35,7 @@ GUEST_RUN("rows-migrate", "timeout=240 -cpu max -append rows-migrate");
 GUEST_RUN("rows-snapshot", "timeout=240 -cpu max -append rows-snapshot");
 GUEST_RUN("watched", "accel=tcg,thread=multi timeout=120 -cpu max -smp 2 "
           "-append watched");
+GUEST_RUN("stopped", "-cpu max -append stopped");
 GUEST_RUN("flood", "timeout=120 -cpu max -append flood");
 
 /* --- Ways to write a register --- */
@@ -315,6 +316,89 @@ static void leave_long_mode(void)
        "EFER and CR0 are as before");
 }
 
+/* --- Two registers at once --- */
+
+/* PG changes EFER: what CR0's pin tells of has to take place */
+static void two_at_once(void)
+{
+    uint64_t cr0 = read_cr0();
+    PinSeen s;
+
+    pin("report", 0, "{\"register\": \"cr0\", \"ones\": %llu}", CR0_WP);
+    pin_more("{\"action\": \"fault\"}",
+             "{\"register\": \"efer\", \"ones\": %u}", 0x400);
+    expect(TRY(write_cr0(cr0 & ~(CR0_PG | CR0_WP))), GP, 0,
+           "CR0 may change and EFER may not");
+    s = pin_seen();
+    ok(s.events == 1 && s.counted == 1 && !strcmp(s.reg, "efer"),
+       "the one event is EFER's: %d events, %s", s.events, s.reg);
+    pin_more("{\"action\": \"discard\"}",
+             "{\"register\": \"efer\", \"ones\": %u}", 0x400);
+    expect_none(TRY(write_cr0(cr0 & ~(CR0_PG | CR0_WP))), "the same, left out");
+    s = pin_seen();
+    ok(s.events == 1 && s.counted == 1 && !strcmp(s.reg, "efer") &&
+       read_cr0() == cr0,
+       "the one event is EFER's: %d events, %s", s.events, s.reg);
+    unpin();
+
+    wrmsr(MSR_GS_BASE, GOOD);
+    wrmsr(MSR_KERNEL_GS_BASE, EVIL);
+    pin("report", 0, "{\"register\": \"msr\", \"index\": %u}", MSR_GS_BASE);
+    pin_more("{\"action\": \"fault\"}",
+             "{\"register\": \"msr\", \"index\": %u}", MSR_KERNEL_GS_BASE);
+    expect(TRY(asm volatile("swapgs")), GP, 0, "SWAPGS changes both");
+    s = unpin();
+    ok(s.events == 1 && s.counted == 1 && s.index == MSR_KERNEL_GS_BASE &&
+       rdmsr(MSR_GS_BASE) == GOOD,
+       "one event, of the other: %d events, 0x%lx", s.events, s.index);
+    wrmsr(MSR_GS_BASE, 0);
+    wrmsr(MSR_KERNEL_GS_BASE, 0);
+}
+
+/* --- Values that the register itself does not take --- */
+
+static void not_taken(void)
+{
+    static const struct {
+        const char *what;
+        uint32_t index;
+        uint64_t wanted, given;
+        int vec;
+    } rows[] = {
+        { "PKRS, more than 32 bits", 0x6e1, 5, 1ull << 32 | 5, GP },
+        { "VM_HSAVE_PA, not aligned", MSR_HSAVE, 0x1001, 0x1001, GP },
+        { "MCG_CTL, neither all nor nothing", 0x17b, 5, 5, NONE },
+        { "MC0_CTL, neither all nor nothing", 0x400, 5, 5, NONE },
+    };
+
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        static const char *const actions[] = { "fault", "discard", "report" };
+        uint64_t old = rdmsr(rows[i].index);
+        const char *q;
+        Fault f;
+
+        pin("fault", 0, "{\"register\": \"msr\", \"index\": %u, "
+            "\"value\": %lu}", rows[i].index, rows[i].wanted);
+        f = TRY(wrmsr(rows[i].index, rows[i].given));
+        q = host("call", "{\"name\": \"states\"}");
+        ok(f.vec == rows[i].vec && rdmsr(rows[i].index) == old &&
+           json_is(q, "msr", "waiting"), "%s: not held, and does not arm: %s, "
+           "%s", rows[i].what, fault_text(f), q);
+        ok(pin_none(unpin(), rows[i].what), "%s: nothing to tell",
+           rows[i].what);
+
+        for (unsigned a = 0; a < 3; a++) {
+            pin(actions[a], 0, "{\"register\": \"msr\", \"index\": %u, "
+                "\"value\": %lu}", rows[i].index, old);
+            f = TRY(wrmsr(rows[i].index, rows[i].given));
+            ok(f.vec == rows[i].vec && rdmsr(rows[i].index) == old &&
+               pin_none(unpin(), rows[i].what),
+               "%s: pinned with %s it is as without: %s", rows[i].what,
+               actions[a], fault_text(f));
+        }
+    }
+}
+
 /* --- What is refused --- */
 
 struct bad {
@@ -342,6 +426,8 @@ static void refusals(void)
           "\"index\": 3221225600, \"value\": 1}", "registers[1]" },
         { "an MSR with a mask", "{}", SMEP_OK ", {\"register\": \"msr\", "
           "\"index\": 3221225602, \"ones\": 1}", "registers[1]" },
+        { "the APIC's base", "{}", SMEP_OK ", {\"register\": \"msr\", "
+          "\"index\": 27}", "APIC" },
         { "an MSR that no CPU has", "{}", SMEP_OK ", {\"register\": \"msr\", "
           "\"index\": 305419896, \"value\": 1}", "0x12345678" },
         { "cr4 with an index", "{}", SMEP_OK ", {\"register\": \"cr4\", "
@@ -473,6 +559,37 @@ static void lstar_evil(void *unused)
     per_cpu[this_cpu()] = TRY(wrmsr(MSR_LSTAR, EVIL)).vec;
 }
 
+#define INITS   400
+
+/* An event for each would fill the memory of who does not read them */
+static void many_inits(void)
+{
+    const char *r;
+    int64_t told;
+
+    host("call", "{\"name\": \"cleared\"}");
+    for (int i = 0; i < INITS; i++) {
+        init(1);
+        sipi(1);
+        on_cpu(1, set_smep, NULL);
+        wait_cpu(1);
+    }
+    r = host("call", "{\"name\": \"cleared\"}");
+    told = json_number(r, "events", 0) + json_number(r, "suppressed", 0);
+    ok(json_number(r, "events", 0) >= 100 &&
+       json_number(r, "events", INITS) < INITS,
+       "not each of %d INITs gives an event: %s", INITS, r);
+    init(1);
+    sipi(1);
+    on_cpu(1, set_smep, NULL);
+    wait_cpu(1);
+    r = host("call", "{\"name\": \"cleared\"}");
+    told += json_number(r, "events", 0) + json_number(r, "suppressed", 0);
+    ok(told == INITS + 1 && json_number(r, "events", 0) == 1,
+       "a later one tells of the others, %ld in all: %s", told, r);
+    pin_seen();
+}
+
 static void grace(void)
 {
     const char *r;
@@ -527,6 +644,7 @@ static void grace(void)
        "SMEP too late is a violation: %s", r);
     on_cpu(1, set_smep, NULL);
     wait_cpu(1);
+    many_inits();
     unpin();
     init(1);
     sipi(1);
@@ -534,6 +652,40 @@ static void grace(void)
     wait_cpu(1);
     r = host("events", "{\"name\": \"REGISTER_PINS_CLEARED\"}");
     ok(json_is(r, "count", "0"), "unpinned: an INIT is not told");
+}
+
+static void no_smep(void *unused)
+{
+    (void)unused;
+    while (!__atomic_load_n(&per_cpu[0], __ATOMIC_ACQUIRE)) {
+        per_cpu[1] = read_cr4();
+    }
+}
+
+/* Each INIT comes before the wait is over, so that it never would be */
+static void init_storm(void)
+{
+    unsigned armed = 0;
+    const char *r;
+
+    on_all(set_smep, NULL);
+    if (qmp_failed(pin_more("{\"action\": \"discard\", \"grace-ms\": 2000, "
+                            "\"cpu-index\": 1}", SMEP_OK))) {
+        bail("register-pin is refused");
+    }
+    for (int i = 0; i < 4; i++) {
+        __atomic_store_n(&per_cpu[0], 0, __ATOMIC_RELEASE);
+        init(1);
+        sipi(1);
+        on_cpu(1, no_smep, NULL);
+        r = host("call", "{\"name\": \"sleep\", \"s\": 1.2}");
+        ok(json_is(r, "PINS_CLEARED", "1"), "INIT %d is told: %s", i, r);
+        armed += !!(per_cpu[1] & CR4_SMEP);
+        __atomic_store_n(&per_cpu[0], 1, __ATOMIC_RELEASE);
+        wait_cpu(1);
+    }
+    ok(armed >= 1, "SMEP comes back: after %u of 4", armed);
+    unpin();
 }
 
 /* --- Reset and the like --- */
@@ -760,6 +912,38 @@ static void watched(void)
        s.counted, per_cpu[1]);
 }
 
+/* --- A pin that comes while an instruction is stopped --- */
+
+static void stopped(void)
+{
+    struct dtr *operand = frame();
+    uint64_t idt1 = pin_get_idt();
+    uint64_t moved = (uint64_t)idt2 | (idt1 >> 48 << 48);
+    const char *r;
+
+    memcpy(idt2, idt, sizeof(idt2));
+    *operand = pin_unpack(moved);
+    for (int i = 0; i < 2; i++) {
+        r = host("call", "{\"name\": \"protect\", \"addr\": %lu, \"pin\": "
+                 "%s}", (uint64_t)operand, i ? "true" : "false");
+        ok(!qmp_failed(r), "the operand of an LIDT is protected: %s", r);
+        if (i) {
+            expect(TRY(asm volatile("lidt %0" : : "m" (*operand))), GP, 0,
+                   "stopped before it, and pinned: LIDT");
+            ok(pin_get_idt() == idt1, "the IDT stays: 0x%lx", pin_get_idt());
+        } else {
+            expect_none(TRY(asm volatile("lidt %0" : : "m" (*operand))),
+                        "stopped before it: LIDT");
+            ok(pin_get_idt() == moved, "the IDT is moved: 0x%lx",
+               pin_get_idt());
+            pin_put_idt(idt1);
+        }
+        r = host("call", "{\"name\": \"stops\", \"addr\": %lu}",
+                 (uint64_t)operand);
+        ok(json_is(r, "stops", "2"), "the VM stopped at each load: %s", r);
+    }
+}
+
 /* --- A flood of violations --- */
 
 #define FLOOD   20000
@@ -781,8 +965,21 @@ static void flood(void)
     r = host("call", "{\"name\": \"flood\"}");
     ok(json_number(r, "events", FLOOD) < 1000,
        "no more than so many events: %s", r);
+    /* Under the flood another MSR changes */
+    pin_more("{\"action\": \"report\"}", "{\"register\": \"msr\", "
+             "\"index\": %u, \"value\": 1}", MSR_TSC_AUX);
+    pin_more("{\"action\": \"report\"}", "{\"register\": \"msr\", "
+             "\"index\": %u, \"value\": %llu}", MSR_CSTAR, GOOD);
+    wrmsr(MSR_CSTAR, GOOD);
+    for (int i = 0; i < FLOOD; i++) {
+        wrmsr(MSR_TSC_AUX, 1);
+        wrmsr(MSR_TSC_AUX, 2);
+    }
+    wrmsr(MSR_CSTAR, EVIL);
+    r = host("call", "{\"name\": \"flood\", \"index\": %u}", MSR_CSTAR);
+    ok(json_is(r, "of-index", "1"), "a change of CSTAR is told: %s", r);
     s = unpin();
-    ok(s.counted == FLOOD, "all %d are counted", s.counted);
+    ok(s.counted == 2 * FLOOD + 1, "all %d are counted", s.counted);
 }
 
 static void nothing(void *unused)
@@ -802,11 +999,14 @@ void test(void)
         user_tries();
         waiting();
         leave_long_mode();
+        two_at_once();
+        not_taken();
         refusals();
     } else if (!strcmp(what, "cpus")) {
         several();
     } else if (!strcmp(what, "grace")) {
         grace();
+        init_storm();
     } else if (!strcmp(what, "reset")) {
         reset();
     } else if (!strcmp(what, "triple-fault")) {
@@ -827,6 +1027,8 @@ void test(void)
         pin_rows_through(every, every_row(), "snapshot");
     } else if (!strcmp(what, "watched")) {
         watched();
+    } else if (!strcmp(what, "stopped")) {
+        stopped();
     } else if (!strcmp(what, "flood")) {
         flood();
     } else {

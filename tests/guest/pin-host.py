@@ -31,11 +31,14 @@ def refused(session, arg):
     return {'refused': good, 'desc': text.replace('"', "'")}
 
 
-def flood(session, _arg):
-    """How many events have come."""
+def flood(session, arg):
+    """How many events have come, and how many of one MSR."""
     session.qmp('query-name')
-    return {'events': sum(event['name'] == 'REGISTER_PIN_VIOLATION'
-                          for event in session.events)}
+    events = [event['data'] for event in session.events
+              if event['name'] == 'REGISTER_PIN_VIOLATION']
+    return {'events': len(events),
+            'of-index': sum(event.get('index') == arg.get('index')
+                            for event in events)}
 
 
 def watched(session, arg):
@@ -48,6 +51,55 @@ def watched(session, arg):
         time.sleep(0.05)
     _, stop = gdb(session, f'Z3,{arg["operand"]:x},a', 'c')
     return {'watch': 'rwatch' in stop, 'stop': stop}
+
+
+def cleared(session, _arg):
+    """How many resets that made pins wait were told of, each or in sum."""
+    session.qmp('query-name')
+    events = [event for event in session.events
+              if event['name'] == 'REGISTER_PINS_CLEARED']
+    for event in events:
+        session.events.remove(event)
+    # The next one is not too soon
+    time.sleep(0.5)
+    return {'events': len(events),
+            'suppressed': sum(e['data'].get('suppressed', 0)
+                               for e in events)}
+
+
+def protect(session, arg):
+    """Have a load stopped, and perhaps the IDT pinned before 'cont'."""
+    do = ['cont']
+    if arg['pin']:
+        do.insert(0, {'execute': 'register-pin', 'arguments': {
+            'registers': [{'register': 'idtr'}]}})
+    region = {'addr': arg['addr'], 'size': 128, 'access': 'none'}
+    session.events.clear()
+    # Limit and base are two loads
+    session.reactions.append({'event': 'STOP', 'do': ['cont']})
+    session.reactions.append({'event': 'STOP', 'do': do})
+    return session.qmp({'execute': 'subpage-set-access', 'arguments': {
+        'regions': [region], 'action': 'pause'}})
+
+
+def stops(session, arg):
+    """How often the VM was stopped; the protection goes."""
+    session.reactions.clear()
+    session.qmp({'execute': 'subpage-set-access', 'arguments': {
+        'regions': [{'addr': arg['addr'], 'size': 128,
+                     'access': 'read-write'}]}})
+    return {'stops': sum(event['name'] == 'STOP'
+                         for event in session.events)}
+
+
+def sleep(session, arg):
+    """Wait, and tell what came since the last time."""
+    time.sleep(arg['s'])
+    session.qmp('query-name')
+    cleared = sum(event['name'] == 'REGISTER_PINS_CLEARED'
+                  for event in session.events)
+    session.events.clear()
+    return {'PINS_CLEARED': cleared}
 
 
 def plug(session, arg):
@@ -93,5 +145,6 @@ def hostile(session, arg):
 
 
 calls = dict(pin_host.calls, **image_host.calls, states=states,
-             refused=refused, flood=flood, plug=plug, watched=watched,
-             hostile=hostile)
+             refused=refused, flood=flood, cleared=cleared, plug=plug,
+             watched=watched, hostile=hostile, protect=protect, stops=stops,
+             sleep=sleep)

@@ -31,6 +31,7 @@ GUEST_RUN("race-round-robin", "accel=tcg,thread=single timeout=240 -cpu max "
 #define GOOD    0xffffffff81000000ull
 #define EVIL    0xffff888012345678ull
 #define LOW     0x12345678ull           /* a base that a descriptor can have */
+#define EFER_LMA 0x400ull
 
 PIN_MSR(efer, MSR_EFER)
 PIN_MSR(sysenter_cs, MSR_SYSENTER_CS)
@@ -46,6 +47,7 @@ PIN_MSR(kernel_gs_base, MSR_KERNEL_GS_BASE)
 
 /* The same tables elsewhere, so that being moved there does no harm */
 static struct gate idt2[256] __attribute__((aligned(4096)));
+static struct gate idt3[256] __attribute__((aligned(4096)));
 static uint64_t gdt2[SEL_TSS / 8 + 2 * MAX_CPUS];
 
 /* --- Segment bases --- */
@@ -513,6 +515,207 @@ static unsigned every_row(void)
     return n + ARRAY_SIZE(tables);
 }
 
+/* Its VMRUN checks nothing: only the exit does */
+static void nested_exit(uint64_t v)
+{
+    wrmsr(MSR_HSAVE, (uint64_t)hsave);
+    vmsave(nested.vmcb);
+    svm_run(&nested, l2_exit, v);
+}
+
+/*
+ * After 'report', or 'pause' and 'cont', the register keeps what was let
+ * through; saved state has no other value either.
+ */
+static void let_through(void)
+{
+    uint64_t cr4 = read_cr4() | CR4_SMEP | CR4_SMAP | CR4_UMIP;
+    uint64_t idt1 = pin_get_idt(), limit = idt1 >> 48 << 48;
+    uint64_t moved = (uint64_t)idt2 | limit, other = (uint64_t)idt3 | limit;
+    PinSeen s;
+
+    wrmsr(MSR_LSTAR, GOOD);
+    pin("report", 0, "{\"register\": \"msr\", \"index\": %u, \"value\": "
+        "%llu}", MSR_LSTAR, GOOD);
+    wrmsr(MSR_LSTAR, EVIL);
+    ok(pin_seen().events == 1, "report: LSTAR is changed, and told");
+    vmload(0x608, EVIL);
+    ok(pin_none(pin_seen(), "let"), "VMLOAD of what it is then is not told");
+    vmload(0x608, EVIL + 8);
+    s = pin_seen();
+    ok(rdmsr(MSR_LSTAR) == EVIL + 8 && s.events == 1 &&
+       s.attempted == EVIL + 8 && !strcmp(s.action, "report"),
+       "VMLOAD of another LSTAR is: 0x%lx, %d events", rdmsr(MSR_LSTAR),
+       s.events);
+    unpin();
+
+    memcpy(idt2, idt, sizeof(idt2));
+    memcpy(idt3, idt, sizeof(idt3));
+    pin("pause", 1, "{\"register\": \"idtr\", \"value\": %lu, \"limit\": "
+        "%u}", idt_ptr.base, idt_ptr.limit);
+    pin_put_idt(moved);
+    ok(pin_get_idt() == moved && pin_seen().events == 1,
+       "pause and cont: the IDT is moved, and told");
+    exit_offset = 0x480;
+    nested_exit(moved);
+    ok(pin_get_idt() == moved && pin_none(pin_seen(), "let"),
+       "#VMEXIT leaves it there");
+    nested_exit(other);
+    s = pin_seen();
+    ok(pin_get_idt() == idt1 && s.events == 1 && !strcmp(s.action, "discard"),
+       "but moves it nowhere else: 0x%lx, %d events", pin_get_idt(),
+       s.events);
+    nested_exit(moved);
+    s = pin_seen();
+    ok(pin_get_idt() == idt1 && s.events == 1,
+       "'cont' was for once: 0x%lx, %d events", pin_get_idt(), s.events);
+    unpin();
+
+    for (int i = 0; i < 2; i++) {
+        bool report = i;
+
+        write_cr4(cr4);
+        pin(report ? "report" : "pause", 1, "{\"register\": \"cr4\", "
+            "\"ones\": %llu}", CR4_SMEP | CR4_SMAP | CR4_UMIP);
+        write_cr4(cr4 & ~CR4_UMIP);
+        ok(!(read_cr4() & CR4_UMIP) && pin_seen().events == 1,
+           "%s: UMIP goes", report ? "report" : "pause and cont");
+        rsm_cr4(cr4 & ~CR4_UMIP);
+        ok(!(read_cr4() & CR4_UMIP) && pin_none(pin_seen(), "let"),
+           "RSM leaves it so");
+        rsm_cr4(cr4 & ~(CR4_SMEP | CR4_SMAP | CR4_UMIP));
+        s = pin_seen();
+        ok(s.events == 1 && !(read_cr4() & CR4_SMEP) == report &&
+           !strcmp(s.action, report ? "report" : "discard"),
+           "RSM without SMEP: CR4 0x%lx, %d events, %s", read_cr4(),
+           s.events, s.action);
+        unpin();
+    }
+    write_cr4(cr4 & ~(CR4_SMEP | CR4_SMAP | CR4_UMIP));
+}
+
+/*
+ * A host save area without paging, in which LME without PAE would make the
+ * CPU ignore that paging is switched on.
+ */
+static uint64_t l2_unpaged(uint64_t v)
+{
+    write64(hsave + 0x558, v);          /* CR0 */
+    write64(hsave + 0x548, read_cr4() & ~CR4_PAE);
+    write64(hsave + 0x4d0, EFER_LME | EFER_SVME);
+    return v;
+}
+
+static void unpaged(void)
+{
+    uint64_t cr0 = read_cr0(), cr4 = read_cr4(), efer = rdmsr(MSR_EFER);
+    PinSeen s;
+
+    pin("fault", 0, "{\"register\": \"cr0\", \"ones\": %llu}",
+        CR0_PG | CR0_WP);
+    wrmsr(MSR_HSAVE, (uint64_t)hsave);
+    vmsave(plain.vmcb);
+    svm_run(&plain, l2_unpaged, cr0 & ~(CR0_PG | CR0_WP));
+    s = pin_seen();
+    ok(read_cr0() == cr0 && s.events == 1 && !strcmp(s.reg, "cr0") &&
+       s.old == cr0 && !strcmp(s.action, "discard"),
+       "#VMEXIT without PG, WP and PAE: CR0 0x%lx, CR4 0x%lx, EFER 0x%lx, "
+       "%d events", read_cr0(), read_cr4(), rdmsr(MSR_EFER), s.events);
+    ok(rdmsr(MSR_EFER) & EFER_LMA && read_cr4() & CR4_PAE,
+       "and long mode with it");
+    unpin();
+    write_cr4(cr4);
+    wrmsr(MSR_EFER, efer);
+
+    pin("fault", 0, "{\"register\": \"efer\", \"ones\": %llu}",
+        EFER_LMA);
+    svm_run(&plain, l2_unpaged, cr0 & ~CR0_PG);
+    s = pin_seen();
+    ok(rdmsr(MSR_EFER) & EFER_LMA && read_cr0() & CR0_PG && s.events == 1,
+       "the same with LMA pinned: EFER 0x%lx, %d events", rdmsr(MSR_EFER),
+       s.events);
+    unpin();
+    write_cr4(cr4);
+    write_cr0(cr0);
+    wrmsr(MSR_EFER, efer);
+}
+
+/* One instruction that violates more pins than there are kinds of registers */
+static void many_pauses(void)
+{
+    static const struct {
+        uint32_t msr;
+        uint64_t good;
+    } all[] = {
+        { MSR_STAR, 0x0023001000000000ull }, { MSR_LSTAR, GOOD },
+        { MSR_CSTAR, GOOD }, { MSR_FMASK, 0x47700 },
+        { MSR_SYSENTER_ESP, GOOD }, { MSR_SYSENTER_EIP, GOOD },
+        { MSR_KERNEL_GS_BASE, GOOD },
+    };
+    unsigned n = ARRAY_SIZE(all);
+    PinSeen s;
+
+    vmsave(load_page);
+    memset(load_page + 0x600, 0, 0x40);
+    for (unsigned i = 0; i < n; i++) {
+        wrmsr(all[i].msr, all[i].good);
+    }
+    pin("pause", n + 5, "{\"register\": \"msr\", \"index\": %u, \"value\": "
+        "%lu}", all[0].msr, all[0].good);
+    for (unsigned i = 1; i < n; i++) {
+        pin_more("{\"action\": \"pause\"}", "{\"register\": \"msr\", "
+                 "\"index\": %u, \"value\": %lu}", all[i].msr, all[i].good);
+    }
+    asm volatile("vmload %0" : : "a" (load_page) : "memory");
+    s = unpin();
+    ok(s.stops == (int)n && s.counted == (int)n && rdmsr(MSR_LSTAR) != GOOD,
+       "VMLOAD that violates %u pins goes on after as many stops: %d", n,
+       s.stops);
+}
+
+/*
+ * A pin without a value comes while the CPU is in an SVM guest, or in SMM: it
+ * is for what the CPU had at that moment, not for what is left behind there.
+ */
+static uint64_t pin_inside(uint64_t v)
+{
+    pin_put_idt(v);
+    pin("fault", 0, "{\"register\": \"msr\", \"index\": %u}, {\"register\": "
+        "\"idtr\"}", MSR_LSTAR);
+    wrmsr(MSR_LSTAR, EVIL);
+    return 0;
+}
+
+static void pinned_inside(void)
+{
+    uint64_t idt1 = pin_get_idt();
+    uint64_t moved = (uint64_t)idt2 | (idt1 >> 48 << 48);
+    PinSeen s;
+
+    memcpy(idt2, idt, sizeof(idt2));
+    for (int i = 0; i < 2; i++) {
+        const char *where = i ? "SMM" : "an SVM guest";
+
+        wrmsr(MSR_LSTAR, GOOD);
+        if (i) {
+            smm_run(pin_inside, moved);
+        } else {
+            wrmsr(MSR_HSAVE, (uint64_t)hsave);
+            vmsave(nested.vmcb);
+            svm_run(&nested, pin_inside, moved);
+        }
+        s = pin_seen();
+        ok(rdmsr(MSR_LSTAR) == GOOD && s.events == 1 && !strcmp(s.reg, "msr"),
+           "pinned in %s: LSTAR 0x%lx, %d events", where, rdmsr(MSR_LSTAR),
+           s.events);
+        expect(TRY(pin_put_idt(moved)), GP, 0, "and LIDT");
+        expect(TRY(wrmsr(MSR_LSTAR, EVIL)), GP, 0, "and WRMSR");
+        ok(pin_get_idt() == idt1, "the IDT is where it was: 0x%lx",
+           pin_get_idt());
+        unpin();
+    }
+}
+
 /* --- An SVM guest that writes by itself --- */
 
 static uint64_t l2_clear_wp(uint64_t v)
@@ -604,6 +807,7 @@ static void l2_tries(void)
 static Space task_space;
 static uint8_t *task_code;
 static struct tss32 *task[2];
+static unsigned task_fs;
 
 /* Returns CR0 in the new task, or -1 if it did not run */
 static uint64_t task_switch(bool gate)
@@ -637,6 +841,7 @@ static uint64_t task_switch(bool gate)
         .cr3 = task_space.root, .eip = (uint32_t)(uint64_t)task_code + 19,
         .eflags = 2, .esp = (uint32_t)(uint64_t)task_code + 2048,
         .es = SEL_DATA, .cs = SEL_CODE32, .ss = SEL_DATA, .ds = SEL_DATA,
+        .fs = task_fs,
     };
     set_tss32(gdt, SEL_TSS32, task[0]);
     set_tss32(gdt, SEL_FREE, task[1]);
@@ -762,6 +967,21 @@ static void legacy_fs(void)
        "pinned: a task switch leaves it: %s, 0x%lx, %d events, %s",
        fault_text(inner), rdmsr(MSR_FS_BASE), s.events, s.action);
     unpin();
+    write_cr0(read_cr0() & ~CR0_TS);
+
+    /* FS has no base between the selectors and the descriptors */
+    gdt[SEL_FREE / 8 + 1] = 0x00cf93000000ffffull |
+                            (LOW & 0xffffff) << 16 | LOW >> 24 << 56;
+    task_fs = SEL_FREE + 8;
+    wrmsr(MSR_FS_BASE, 2 * LOW);
+    pin("fault", 0, "{\"register\": \"msr\", \"index\": %u, \"value\": 0}",
+        MSR_FS_BASE);
+    task_switch(false);
+    s = unpin();
+    ok(inner.vec == NONE && rdmsr(MSR_FS_BASE) == LOW && s.events == 0,
+       "a pin that waits for 0 goes on waiting in a task switch: %s, 0x%lx, "
+       "%d events", fault_text(inner), rdmsr(MSR_FS_BASE), s.events);
+    task_fs = 0;
     write_cr0(read_cr0() & ~CR0_TS);
     wrmsr(MSR_FS_BASE, 0);
 }
@@ -1091,6 +1311,36 @@ static void two_faced(void)
     unpin();
 }
 
+/* The operand of an LIDT changes between the stop and 'cont' */
+static void two_faced_operand(void)
+{
+    static struct dtr operand;
+    uint64_t idt1 = pin_get_idt(), limit = idt1 >> 48 << 48;
+    int stops = 0, wrong = 0;
+
+    memcpy(idt2, idt, sizeof(idt2));
+    memcpy(idt3, idt, sizeof(idt3));
+    operand = pin_unpack((uint64_t)idt2 | limit);
+    flip_start(&operand.base, (uint64_t)idt2, (uint64_t)idt3);
+    for (int i = 0; i < 20; i++) {
+        uint64_t got;
+        PinSeen s;
+
+        pin("pause", 100, "{\"register\": \"idtr\", \"value\": %lu, "
+            "\"limit\": %u}", idt_ptr.base, idt_ptr.limit);
+        asm volatile("lidt %0" : : "m" (operand));
+        got = pin_unpack(pin_get_idt()).base;
+        s = unpin();
+        pin_put_idt(idt1);
+        stops += s.stops;
+        /* With one stop there is one event, which is what 'cont' is for */
+        wrong += s.stops == 1 && s.attempted != got;
+    }
+    flip_end();
+    ok(!wrong && stops >= 20, "LIDT of an operand that changes: %d stops, %d "
+       "times it was not what was told", stops, wrong);
+}
+
 static void nothing(void *unused)
 {
     (void)unused;
@@ -1104,6 +1354,7 @@ void test(void)
     }
     if (!strcmp(command_line(), "two-faced")) {
         two_faced();
+        two_faced_operand();
         return;
     }
     on_all(nothing, NULL);
@@ -1122,6 +1373,10 @@ void test(void)
     }
     pin_rows(every, every_row());
     swapgs_whole();
+    let_through();
+    unpaged();
+    many_pauses();
+    pinned_inside();
     l2_tries();
     task_switches();
     legacy_fs();
