@@ -17,10 +17,10 @@
 #include "guard/physmem.h"
 
 /*
- * Hash tables by host pointer: one of the threads that have the BQL, which
- * need no lock for it, and one of all others, iothreads, where every bucket
- * has a lock of its own.  A bucket has room for one map, mostly all that it
- * needs; so what a map costs is a cache line.
+ * Hash tables by host pointer and length: one of the threads that have the
+ * BQL, which need no lock for it, and one of all others, iothreads, where
+ * every bucket has a lock of its own.  A bucket has room for one map, mostly
+ * all that it needs; so what a map costs is a cache line.
  *
  * A map may end where it did not begin.  Who has the BQL can look into both
  * tables; who has not and does not find a map in the other one leaves it
@@ -64,9 +64,17 @@ static GuardMapNode *guard_orphans;
 /* The number that maps get; whoever wants to tell older ones moves it on */
 static uint64_t guard_maps_serial = 1;
 
+/* Odd numbers */
+static uint64_t guard_maps_key[2];
+
 static void __attribute__((constructor)) guard_maps_init(void)
 {
     unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(guard_maps_key); i++) {
+        guard_maps_key[i] = (uint64_t)g_random_int() << 32 |
+                            g_random_int() | 1;
+    }
 
     for (i = 0; i < GUARD_MAP_BUCKETS; i++) {
         qemu_spin_init(&guard_maps_other.buckets[i].lock);
@@ -79,10 +87,15 @@ static GuardMapTable *guard_map_table(void)
     return bql_locked() ? &guard_maps_bql : &guard_maps_other;
 }
 
-static GuardMapBucket *guard_map_bucket(GuardMapTable *t, const void *host)
+/*
+ * By pointer and length: a guest may have one address mapped with any number of
+ * lengths.  It is not to know which maps share a bucket.
+ */
+static inline GuardMapBucket *guard_map_bucket(GuardMapTable *t,
+                                               const void *host, hwaddr len)
 {
-    return &t->buckets[(uintptr_t)host * 0x9e3779b97f4a7c15ULL >>
-                       (64 - GUARD_MAP_BITS)];
+    return &t->buckets[((uintptr_t)host * guard_maps_key[0] +
+                        len * guard_maps_key[1]) >> (64 - GUARD_MAP_BITS)];
 }
 
 static inline void guard_map_lock(GuardMapTable *t, GuardMapBucket *b)
@@ -155,7 +168,7 @@ static bool guard_map_take(GuardMapTable *t, GuardMapBucket *b,
 
     guard_map_lock(t, b);
     found = guard_map_fits(&b->slot, m);
-    for (p = &b->more; *p; p = &(*p)->next) {
+    for (p = &b->more; *p && found < 3; p = &(*p)->next) {
         fits = guard_map_fits(&(*p)->slot, m);
         if (fits > found) {
             found = fits;
@@ -175,21 +188,22 @@ static bool guard_map_take(GuardMapTable *t, GuardMapBucket *b,
     return found;
 }
 
-static bool guard_map_take_same(GuardMapTable *t, const GuardMapSlot *m,
-                                unsigned least)
+/* What is given back as it was given */
+static bool guard_map_take_same(GuardMapTable *t, const GuardMapSlot *m)
 {
-    return guard_map_take(t, guard_map_bucket(t, m->host), m, least);
+    return guard_map_take(t, guard_map_bucket(t, m->host, m->len), m, 3);
 }
 
-/* A device that moved its pointer: no one knows which bucket it is in. */
-static bool guard_map_take_inside(GuardMapTable *t, const GuardMapSlot *m)
+/* Another length, or a pointer moved: no one knows which bucket it is in. */
+static bool guard_map_take_other(GuardMapTable *t, const GuardMapSlot *m,
+                                 unsigned least)
 {
     bool found = false;
     unsigned i;
 
     for (i = 0; !found && i < GUARD_MAP_BUCKETS; i++) {
         if (!guard_map_empty(&t->buckets[i])) {
-            found = guard_map_take(t, &t->buckets[i], m, 1);
+            found = guard_map_take(t, &t->buckets[i], m, least);
         }
     }
     return found;
@@ -198,12 +212,12 @@ static bool guard_map_take_inside(GuardMapTable *t, const GuardMapSlot *m)
 /* Called with the BQL held. */
 static void guard_map_search(const GuardMapSlot *m)
 {
-    (void)(guard_map_take_same(&guard_maps_bql, m, 3) ||
-           guard_map_take_same(&guard_maps_other, m, 3) ||
-           guard_map_take_same(&guard_maps_bql, m, 2) ||
-           guard_map_take_same(&guard_maps_other, m, 2) ||
-           guard_map_take_inside(&guard_maps_bql, m) ||
-           guard_map_take_inside(&guard_maps_other, m));
+    (void)(guard_map_take_same(&guard_maps_bql, m) ||
+           guard_map_take_same(&guard_maps_other, m) ||
+           guard_map_take_other(&guard_maps_bql, m, 2) ||
+           guard_map_take_other(&guard_maps_other, m, 2) ||
+           guard_map_take_other(&guard_maps_bql, m, 1) ||
+           guard_map_take_other(&guard_maps_other, m, 1));
 }
 
 /* Called with the BQL held. */
@@ -241,7 +255,7 @@ static void __attribute__((cold, noinline))
 guard_map_record_slow(void *host, const void *who, hwaddr len, bool is_write)
 {
     GuardMapTable *t = guard_map_table();
-    GuardMapBucket *b = guard_map_bucket(t, host);
+    GuardMapBucket *b = guard_map_bucket(t, host, len);
     GuardMapNode *node;
     bool taken;
 
@@ -268,7 +282,7 @@ guard_map_record_slow(void *host, const void *who, hwaddr len, bool is_write)
 
 void *guard_map_record(void *host, const void *who, hwaddr len, bool is_write)
 {
-    GuardMapSlot *s = &guard_map_bucket(&guard_maps_bql, host)->slot;
+    GuardMapSlot *s = &guard_map_bucket(&guard_maps_bql, host, len)->slot;
 
     if (!host || GUARD_MUTANT(GUARD_HOOK_MAP_RECORD)) {
         return host;
@@ -289,14 +303,14 @@ guard_map_forget_slow(void *host, hwaddr len, bool is_write)
 
     if (bql_locked()) {
         guard_map_search(&m);
-    } else if (!guard_map_take_same(&guard_maps_other, &m, 2)) {
+    } else if (!guard_map_take_same(&guard_maps_other, &m)) {
         guard_map_orphan(&m);
     }
 }
 
 void guard_map_forget(void *host, hwaddr len, bool is_write)
 {
-    GuardMapSlot *s = &guard_map_bucket(&guard_maps_bql, host)->slot;
+    GuardMapSlot *s = &guard_map_bucket(&guard_maps_bql, host, len)->slot;
 
     if (likely(bql_locked()) && likely(guard_map_is(s, host, len, is_write))) {
         qatomic_set(&s->host, NULL);
