@@ -47,6 +47,8 @@ PINS = [
     ('pin-host', 'migrate'),
     ('pin-host', 'strict'),
     ('pin-host', 'reset'),
+    ('pin-host', 'stopped'),
+    ('pin-host', 'flood'),
     ('pin-guest', 'reset'),
     ('pin-guest', 'four-threads'),
     ('pin-system', 'two-faced'),
