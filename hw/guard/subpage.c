@@ -276,6 +276,8 @@ static GArray *guard_undo;
 
 /* Whether a state that was saved meanwhile has what guard_undo brings back */
 static bool guard_undo_saved;
+/* guard_replacements when guard_undo was made */
+static unsigned guard_undo_since;
 
 /* The changes that bring back what is there now, where @changes will be */
 static GArray *guard_inverse(const GuardChange *changes, size_t n)
@@ -334,7 +336,7 @@ GArray *guard_records_to_save(void)
     size_t n;
 
     assert(bql_locked());
-    if (!guard_undo) {
+    if (!guard_undo || guard_replacements != guard_undo_since) {
         return guard_table_records(guard_table);
     }
     guard_undo_saved = true;
@@ -484,6 +486,7 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
     }
     guard_undo = guard_inverse(changes, n);
     guard_undo_saved = false;
+    guard_undo_since = replacements;
     good = guard_change_ram(changes, n, SIZE_MAX, errp);
     if (good) {
         guard_tcg_sync();

@@ -3,10 +3,10 @@
 
 from subprocess import run
 
-from qemu_test import QemuSystemTest
+from guard_case import GuardTest
 
 
-class OptionsTest(QemuSystemTest):
+class OptionsTest(GuardTest):
     """QEMU up to its monitor, with what it says; and images in files."""
 
     def start(self, *args):

@@ -9,7 +9,7 @@ import struct
 import time
 
 from qemu.machine.qtest import QEMUQtestProtocol
-from qemu_test import QemuSystemTest
+from guard_case import GuardTest
 
 SUBPAGE = 128
 PAGE = 4096
@@ -226,7 +226,7 @@ class ModernVirtio:
         self.qtest.put(1, self.common + 20, 15)
 
 
-class GuardDeviceTest(QemuSystemTest):
+class GuardDeviceTest(GuardTest):
     """A machine whose CPU halts at once, and whose devices we drive."""
 
     TARGET = 16 * MIB

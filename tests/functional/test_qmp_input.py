@@ -15,7 +15,7 @@ import socket
 import struct
 import time
 
-from qemu_test import QemuSystemTest
+from guard_case import GuardTest
 
 # Longer than what is read byte by byte, and where a block read behind that
 # ends well behind the request
@@ -114,7 +114,7 @@ class Monitor:
         self.socket.close()
 
 
-class QmpInput(QemuSystemTest):
+class QmpInput(GuardTest):
     """A second monitor, that is talked to byte by byte."""
 
     def setUp(self):
@@ -318,4 +318,4 @@ class QmpInput(QemuSystemTest):
 
 
 if __name__ == '__main__':
-    QemuSystemTest.main()
+    GuardTest.main()

@@ -11,7 +11,7 @@ GUARD_FUZZ_SEED and GUARD_FUZZ_STEPS choose the run.
 import os
 import random
 
-from qemu_test import QemuSystemTest
+from guard_case import GuardTest
 
 SUBPAGE = 128
 PAGE = 4096
@@ -96,7 +96,7 @@ def overlapping(regions):
     return found
 
 
-class SubpageFuzz(QemuSystemTest):
+class SubpageFuzz(GuardTest):
     """A stopped VM with RAM on both sides of the hole below 4 GiB."""
 
     def setUp(self):
@@ -303,4 +303,4 @@ class SubpageFuzz(QemuSystemTest):
 
 
 if __name__ == '__main__':
-    QemuSystemTest.main()
+    GuardTest.main()
