@@ -26,7 +26,7 @@ static void guard_lift(ram_addr_t start, ram_addr_t last,
     uint64_t after;
 
     /* There is no limit for lifting: it can't fail */
-    guard_change_ram(&c, 1, SIZE_MAX, &error_abort);
+    guard_change_ram(&c, 1, &error_abort);
     guard_hits_forget(&c, 1);
     guard_undo_forget(start, last);
     after = guard_table_bytes(guard_table);

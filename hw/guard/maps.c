@@ -36,7 +36,7 @@ typedef struct GuardMapSlot {
     void *host;
     const void *who;
     hwaddr len;
-    uint64_t tag;               /* twice the serial number, 1 more to write */
+    unsigned long tag;          /* twice the serial number, 1 more to write */
 } GuardMapSlot;
 
 typedef struct GuardMapNode {
@@ -62,7 +62,7 @@ static QemuSpin guard_orphans_lock;
 static GuardMapNode *guard_orphans;
 
 /* The number that maps get; whoever wants to tell older ones moves it on */
-static uint64_t guard_maps_serial = 1;
+static unsigned long guard_maps_serial = 1;
 
 /* Odd numbers */
 static uint64_t guard_maps_key[2];
@@ -319,7 +319,7 @@ void guard_map_forget(void *host, hwaddr len, bool is_write)
     }
 }
 
-uint64_t guard_map_serial(void)
+unsigned long guard_map_serial(void)
 {
     return qatomic_fetch_inc(&guard_maps_serial);
 }
@@ -362,7 +362,7 @@ static const GuardChange *guard_map_meets(const GuardMapSlot *s,
 
 static const GuardChange *guard_map_table_conflict(GuardMapTable *t,
                                                    const GuardChange *changes,
-                                                   size_t n, uint64_t serial,
+                                                   size_t n, unsigned long serial,
                                                    GuardLiveMap *map)
 {
     const GuardChange *found = NULL;
@@ -394,7 +394,7 @@ static const GuardChange *guard_map_table_conflict(GuardMapTable *t,
 }
 
 const GuardChange *guard_map_conflict(const GuardChange *changes, size_t n,
-                                      uint64_t serial, GuardLiveMap *map)
+                                      unsigned long serial, GuardLiveMap *map)
 {
     const GuardChange *c;
 

@@ -131,10 +131,10 @@ static bool guard_cache_all_clear(const MemoryRegionCache *cache,
                                   ram_addr_t start)
 {
     /* A cache is const to those who use it; to all of them this is the same */
-    uint64_t *seen = (uint64_t *)&cache->guard_seen;
-    uint64_t clear = guard_seen_clear(
+    unsigned long *seen = (unsigned long *)&cache->guard_seen;
+    unsigned long clear = guard_seen_clear(
         qatomic_load_acquire(&guard_generation));
-    uint64_t now = qatomic_read(seen);
+    unsigned long now = qatomic_read(seen);
 
     if (now != clear && now != clear - 1) {
         /* This table, or one that is newer than the number */

@@ -145,6 +145,7 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
                                             sizeof(GuardRequestEntry));
     GuardRequestStatus all = GUARD_REQUEST_DONE;
     bool again = false;
+    bool mapped = false;
     bool done = false;
     GuardLiveMap map;
     guint i;
@@ -175,10 +176,10 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
         /* An instruction can't wait for a device */
         all = GUARD_REQUEST_UNAVAILABLE;
     } else {
-        done = guard_change_ram((const GuardChange *)changes->data,
-                                changes->len, quota, NULL);
+        done = guard_change_now((const GuardChange *)changes->data,
+                                changes->len, quota, &mapped);
         if (!done) {
-            all = GUARD_REQUEST_QUOTA;
+            all = mapped ? GUARD_REQUEST_UNAVAILABLE : GUARD_REQUEST_QUOTA;
         }
     }
 
@@ -198,7 +199,7 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota)
     if (again) {
         /* Another CPU may have asked for it just now */
         guard_tcg_wait_insn(cpu);
-    } else if (done && !GUARD_MUTANT(GUARD_HOOK_REQUEST_SYNC)) {
+    } else if ((done || mapped) && !GUARD_MUTANT(GUARD_HOOK_REQUEST_SYNC)) {
         guard_tcg_sync_insn(cpu);
     }
     return true;

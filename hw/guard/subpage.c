@@ -23,14 +23,14 @@
 #include "guard/resolve.h"
 
 bool guard_on;
-uint64_t guard_generation;
+unsigned long guard_generation;
 unsigned guard_replacements;
 
 /*
- * Publish @t, which may be NULL, and free what was there.  Called with the
- * BQL held, which serializes all that write guard_table.
+ * Publish @t, which may be NULL.  Called with the BQL held, which serializes
+ * all that write guard_table.  Returns: what was there, which is still in use.
  */
-static void guard_publish(GuardTable *t)
+static GuardTable *guard_swap(GuardTable *t)
 {
     GuardTable *old = guard_table;
 
@@ -42,16 +42,21 @@ static void guard_publish(GuardTable *t)
      * still sees the old values is dealt with by guard_tcg_sync().
      */
     qatomic_store_release(&guard_on, t != NULL);
-    if (old) {
-        call_rcu(old, guard_table_free, rcu);
+    return old;
+}
+
+static void guard_free_later(GuardTable *t)
+{
+    if (t) {
+        call_rcu(t, guard_table_free, rcu);
     }
 }
 
-bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
-                      Error **errp)
+/* Returns: whether there is a table with the changes, @t */
+static bool guard_build(const GuardChange *changes, size_t n, size_t quota,
+                        GuardTable **t, Error **errp)
 {
     size_t limit = SIZE_MAX;
-    GuardTable *t;
     size_t nrecords, i;
 
     for (i = 0; i < n; i++) {
@@ -59,26 +64,63 @@ bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
             limit = GUARD_MAX_RECORDS;
         }
     }
-    assert(bql_locked());
-
     if (changes[0].guest) {
         /* No more work than its quota is worth */
         limit = MIN(limit, guard_table_nrecords(guard_table) + quota +
                            GUARD_SPLIT_RECORDS);
     }
-    if (!guard_table_update(guard_table, changes, n, limit, &nrecords, &t)) {
+    if (!guard_table_update(guard_table, changes, n, limit, &nrecords, t)) {
         error_setg(errp, "the access table would have %zu records or more, and "
                    "the limit is %zu: protect fewer pages, or ranges aligned "
                    "to 2 MiB, which take one record each", nrecords, limit);
         return false;
     }
-    if (guard_table_nguest(t) > quota) {
+    if (guard_table_nguest(*t) > quota) {
         error_setg(errp, "the guest would have %zu records, and its quota is "
-                   "%zu", guard_table_nguest(t), quota);
-        guard_table_free(t);
+                   "%zu", guard_table_nguest(*t), quota);
+        guard_table_free(*t);
         return false;
     }
-    guard_publish(t);
+    return true;
+}
+
+bool guard_change_ram(const GuardChange *changes, size_t n, Error **errp)
+{
+    GuardTable *t;
+
+    assert(bql_locked());
+    if (!guard_build(changes, n, SIZE_MAX, &t, errp)) {
+        return false;
+    }
+    guard_free_later(guard_swap(t));
+    guard_migration_changed(changes, n);
+    return true;
+}
+
+bool guard_change_now(const GuardChange *changes, size_t n, size_t quota,
+                      bool *mapped)
+{
+    GuardTable *t, *old;
+    GuardLiveMap map;
+
+    assert(bql_locked());
+    *mapped = false;
+    if (!guard_build(changes, n, quota, &t, NULL)) {
+        return false;
+    }
+    old = guard_swap(t);
+    /*
+     * An iothread that looked the memory up before has recorded its map by now,
+     * or sees the new number after that: guard_map_whole() does it the other
+     * way round.
+     */
+    smp_mb();
+    if (guard_map_conflict(changes, n, guard_map_serial(), &map)) {
+        *mapped = true;
+        guard_free_later(guard_swap(old));
+        return false;
+    }
+    guard_free_later(old);
     guard_migration_changed(changes, n);
     return true;
 }
@@ -89,7 +131,7 @@ void guard_replace_table(GuardTable *t)
 
     assert(bql_locked());
     guard_replacements++;
-    guard_publish(t);
+    guard_free_later(guard_swap(t));
     guard_hits_forget(&all, 1);
     guard_tcg_sync_later();
 }
@@ -423,7 +465,7 @@ static void guard_undo_arming(void)
     guint i = 0;
 
     guard_change_ram((GuardChange *)guard_undo->data, guard_undo->len,
-                     SIZE_MAX, &error_abort);
+                     &error_abort);
     guard_tcg_sync();
     /* What was protected for a moment only has no counters */
     while (i < guard_undo->len) {
@@ -463,7 +505,7 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
         tightens |= changes[i].nowrite;
     }
     if (!tightens) {
-        guard_change_ram(changes, n, SIZE_MAX, &error_abort);
+        guard_change_ram(changes, n, &error_abort);
         guard_tcg_sync();
         guard_hits_forget(changes, n);
         return true;
@@ -487,7 +529,7 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
     guard_undo = guard_inverse(changes, n);
     guard_undo_saved = false;
     guard_undo_since = replacements;
-    good = guard_change_ram(changes, n, SIZE_MAX, errp);
+    good = guard_change_ram(changes, n, errp);
     if (good) {
         guard_tcg_sync();
         guard_wait_devices();

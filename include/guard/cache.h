@@ -11,7 +11,7 @@ bool guard_cache_clear(const MemoryRegionCache *cache, hwaddr addr,
  * What MemoryRegionCache.guard_seen holds while no byte of the cache is
  * protected by the table that is in force, or one published since
  */
-static inline uint64_t guard_seen_clear(uint64_t generation)
+static inline unsigned long guard_seen_clear(unsigned long generation)
 {
     return generation * 2 + 1;
 }

@@ -164,15 +164,26 @@ bool guard_ram_to_gpa(ram_addr_t ram, hwaddr *gpa);
  * guard_change_ram: publish a table with some changes
  * @changes: sorted, not overlapping
  * @n: how many
- * @quota: most records that the guest's own requests may take
  * @errp: set if the table would get too large or can't become non-empty;
  *        changes that only lift protections don't fail
  *
  * Called with the BQL held.  Does not wait for vCPUs, and leaves counters
  * alone, see guard_hits_forget().
  */
-bool guard_change_ram(const GuardChange *changes, size_t n, size_t quota,
-                      Error **errp);
+bool guard_change_ram(const GuardChange *changes, size_t n, Error **errp);
+
+/**
+ * guard_change_now: the same for a guest, which can't wait for devices
+ * @changes: sorted, not overlapping, the guest's
+ * @n: how many
+ * @quota: most records that the guest's own requests may take
+ * @mapped: set to whether it failed because a device has memory mapped
+ *
+ * Called with the BQL held.  If @mapped is set the changes were in force for a
+ * moment.
+ */
+bool guard_change_now(const GuardChange *changes, size_t n, size_t quota,
+                      bool *mapped);
 
 /**
  * guard_guest_request: protect memory as the guest asks for it

@@ -230,7 +230,7 @@ static inline void *guard_mapped(void *host, AddressSpace *as,
 /**
  * guard_map_serial: a number that maps made from now on exceed
  */
-uint64_t guard_map_serial(void);
+unsigned long guard_map_serial(void);
 
 /* A live map: whose, where, and for what */
 typedef struct GuardLiveMap {
@@ -250,7 +250,7 @@ typedef struct GuardLiveMap {
  * Called with the BQL held.  Returns: the change, or NULL.
  */
 const GuardChange *guard_map_conflict(const GuardChange *changes, size_t n,
-                                      uint64_t serial, GuardLiveMap *map);
+                                      unsigned long serial, GuardLiveMap *map);
 
 /* How much of a range of RAM a device can have a pointer to */
 typedef enum GuardMapKind {
@@ -281,6 +281,9 @@ void guard_map_copy(ram_addr_t ram, void *buf, hwaddr len);
  * one piece before a migration still is.  Such buffers don't count against the
  * limit of the address space, but GUARD_WHOLE_MAX; NULL, with the events, when
  * that is used up.
+ *
+ * What an iothread maps is filtered by a table that was in force when the map
+ * had been recorded: see guard_change_now().
  */
 void *guard_map_whole(const void *who, AddressSpace *as, hwaddr addr,
                       hwaddr *plen, bool is_write);
