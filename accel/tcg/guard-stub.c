@@ -22,6 +22,10 @@ void guard_tcg_sync_insn(CPUState *cpu)
 {
 }
 
+void guard_tcg_wait_insn(CPUState *cpu)
+{
+}
+
 bool guard_state_seen(CPUState *cpu, ram_addr_t ram, bool write)
 {
     return false;

@@ -151,7 +151,7 @@ typedef struct GuardHit {
 static GuardHit guard_hit_table[GUARD_HIT_BUCKETS][GUARD_HIT_WAYS];
 static size_t guard_hits_used;
 
-static void guard_hit(ram_addr_t ram, bool write, uint64_t n)
+static void guard_count_hit(ram_addr_t ram, bool write, uint64_t n)
 {
     static uintptr_t seed;
     uintptr_t key = (ram >> GUARD_SUBPAGE_BITS) + 1;
@@ -210,7 +210,7 @@ static void guard_quiet_settle(GuardQuiet *q)
         stat64_add(&q->kind->suppressed, q->n);
     }
     if (q->n != q->forgotten && !GUARD_MUTANT(GUARD_HOOK_HITS)) {
-        guard_hit(guard_quiet_ram(q->key), guard_quiet_write(q->key),
+        guard_count_hit(guard_quiet_ram(q->key), guard_quiet_write(q->key),
                   q->n - q->forgotten);
     }
     q->key = 0;
@@ -379,7 +379,7 @@ static void guard_count_piece(const GuardViolation *v)
         uint32_t bit = guard_subpages(ram & (GUARD_PAGE_SIZE - 1), 1);
 
         if (page && (bit & (v->write ? page->nowrite : page->noread))) {
-            guard_hit(ram, v->write, 1);
+            guard_count_hit(ram, v->write, 1);
             return;
         }
     }

@@ -36,7 +36,7 @@ typedef struct GuardMapSlot {
     void *host;
     const void *who;
     hwaddr len;
-    unsigned long tag;          /* twice the serial number, 1 more to write */
+    uint64_t tag;               /* twice the serial number, 1 more to write */
 } GuardMapSlot;
 
 typedef struct GuardMapNode {
@@ -62,7 +62,7 @@ static QemuSpin guard_orphans_lock;
 static GuardMapNode *guard_orphans;
 
 /* The number that maps get; whoever wants to tell older ones moves it on */
-static unsigned long guard_maps_serial = 1;
+static aligned_uint64_t guard_maps_serial = 1;
 
 /* Odd numbers */
 static uint64_t guard_maps_key[2];
@@ -124,7 +124,7 @@ static inline void guard_map_fill(GuardMapSlot *s, void *host, const void *who,
 {
     s->who = guard_working_for() ?: who;
     s->len = len;
-    s->tag = qatomic_read(&guard_maps_serial) * 2 + is_write;
+    s->tag = qatomic_read_u64(&guard_maps_serial) * 2 + is_write;
     qatomic_set(&s->host, host);
 }
 
@@ -319,9 +319,12 @@ void guard_map_forget(void *host, hwaddr len, bool is_write)
     }
 }
 
-unsigned long guard_map_serial(void)
+uint64_t guard_map_serial(void)
 {
-    return qatomic_fetch_inc(&guard_maps_serial);
+    uint64_t serial = guard_maps_serial;
+
+    qatomic_set_u64(&guard_maps_serial, serial + 1);
+    return serial;
 }
 
 /* The change that a map is in the way of, or NULL */
@@ -362,7 +365,7 @@ static const GuardChange *guard_map_meets(const GuardMapSlot *s,
 
 static const GuardChange *guard_map_table_conflict(GuardMapTable *t,
                                                    const GuardChange *changes,
-                                                   size_t n, unsigned long serial,
+                                                   size_t n, uint64_t serial,
                                                    GuardLiveMap *map)
 {
     const GuardChange *found = NULL;
@@ -394,7 +397,7 @@ static const GuardChange *guard_map_table_conflict(GuardMapTable *t,
 }
 
 const GuardChange *guard_map_conflict(const GuardChange *changes, size_t n,
-                                      unsigned long serial, GuardLiveMap *map)
+                                      uint64_t serial, GuardLiveMap *map)
 {
     const GuardChange *c;
 

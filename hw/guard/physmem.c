@@ -131,15 +131,15 @@ static bool guard_cache_all_clear(const MemoryRegionCache *cache,
                                   ram_addr_t start)
 {
     /* A cache is const to those who use it; to all of them this is the same */
-    unsigned long *seen = (unsigned long *)&cache->guard_seen;
-    unsigned long clear = guard_seen_clear(
-        qatomic_load_acquire(&guard_generation));
-    unsigned long now = qatomic_read(seen);
+    aligned_uint64_t *seen = (aligned_uint64_t *)&cache->guard_seen;
+    uint64_t clear = guard_seen_clear(qatomic_read_u64(&guard_generation));
+    uint64_t now = qatomic_read_u64(seen);
 
+    smp_rmb();
     if (now != clear && now != clear - 1) {
         /* This table, or one that is newer than the number */
         now = guard_range_protected(start, cache->len) ? clear - 1 : clear;
-        qatomic_set(seen, now);
+        qatomic_set_u64(seen, now);
     }
     return now == clear;
 }

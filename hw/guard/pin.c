@@ -440,11 +440,15 @@ void qmp_register_pin(RegisterPinList *registers, bool has_action,
     }
 
     /* Nothing fails from here on */
+    /* First those that make room: the list may be full */
+    for (i = 0; i < work->n && !has_cpu_index; i++) {
+        if (!work->pins[i].inherit) {
+            guard_pin_forget(work->pins[i].reg, work->pins[i].index);
+        }
+    }
     for (i = 0; i < work->n && !has_cpu_index; i++) {
         if (work->pins[i].inherit) {
             guard_pin_remember(&work->pins[i]);
-        } else {
-            guard_pin_forget(work->pins[i].reg, work->pins[i].index);
         }
     }
     guard_pin_run(cpus, work);

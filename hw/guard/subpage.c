@@ -23,7 +23,7 @@
 #include "guard/resolve.h"
 
 bool guard_on;
-unsigned long guard_generation;
+aligned_uint64_t guard_generation;
 unsigned guard_replacements;
 
 /*
@@ -36,7 +36,8 @@ static GuardTable *guard_swap(GuardTable *t)
 
     qatomic_rcu_set(&guard_table, t);
     /* Who sees the number sees the table, or a later one */
-    qatomic_store_release(&guard_generation, guard_generation + 1);
+    smp_wmb();
+    qatomic_set_u64(&guard_generation, guard_generation + 1);
     /*
      * Whoever sees guard_on sees a table that was published before.  Who
      * still sees the old values is dealt with by guard_tcg_sync().
@@ -66,7 +67,8 @@ static bool guard_build(const GuardChange *changes, size_t n, size_t quota,
     }
     if (changes[0].guest) {
         /* No more work than its quota is worth */
-        limit = MIN(limit, guard_table_nrecords(guard_table) + quota +
+        limit = MIN(limit, guard_table_nrecords(guard_table) +
+                           MIN(quota, GUARD_MAX_RECORDS) +
                            GUARD_SPLIT_RECORDS);
     }
     if (!guard_table_update(guard_table, changes, n, limit, &nrecords, t)) {

@@ -10,7 +10,7 @@
 extern bool guard_on;
 
 /* How many tables were published.  Goes up when one has been. */
-extern unsigned long guard_generation;
+extern aligned_uint64_t guard_generation;
 
 static inline bool guard_active(void)
 {

@@ -11,7 +11,7 @@ bool guard_cache_clear(const MemoryRegionCache *cache, hwaddr addr,
  * What MemoryRegionCache.guard_seen holds while no byte of the cache is
  * protected by the table that is in force, or one published since
  */
-static inline unsigned long guard_seen_clear(unsigned long generation)
+static inline uint64_t guard_seen_clear(uint64_t generation)
 {
     return generation * 2 + 1;
 }
@@ -33,7 +33,7 @@ static inline bool guard_cache_direct(const MemoryRegionCache *cache,
 {
     return likely(cache->ptr) &&
            (!guard_active() ||
-            qatomic_read(&cache->guard_seen) ==
-            guard_seen_clear(qatomic_read(&guard_generation)) ||
+            qatomic_read_u64(&cache->guard_seen) ==
+            guard_seen_clear(qatomic_read_u64(&guard_generation)) ||
             guard_cache_clear(cache, addr, len, is_write));
 }

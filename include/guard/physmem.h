@@ -198,8 +198,6 @@ bool guard_discard_slow(ram_addr_t ram, uint64_t len);
  * guard_may_discard: whether pages of RAM may be thrown away
  * @ram: first byte
  * @len: bytes
- *
- * Called with the BQL held.
  */
 static inline bool guard_may_discard(ram_addr_t ram, uint64_t len)
 {
@@ -230,7 +228,7 @@ static inline void *guard_mapped(void *host, AddressSpace *as,
 /**
  * guard_map_serial: a number that maps made from now on exceed
  */
-unsigned long guard_map_serial(void);
+uint64_t guard_map_serial(void);
 
 /* A live map: whose, where, and for what */
 typedef struct GuardLiveMap {
@@ -250,7 +248,7 @@ typedef struct GuardLiveMap {
  * Called with the BQL held.  Returns: the change, or NULL.
  */
 const GuardChange *guard_map_conflict(const GuardChange *changes, size_t n,
-                                      unsigned long serial, GuardLiveMap *map);
+                                      uint64_t serial, GuardLiveMap *map);
 
 /* How much of a range of RAM a device can have a pointer to */
 typedef enum GuardMapKind {
@@ -298,7 +296,7 @@ bool guard_iov_refused_slow(const struct iovec *iov, unsigned n);
  */
 static inline bool guard_iov_refused(const struct iovec *iov, unsigned n)
 {
-    return guard_active() && qatomic_read(&guard_bounced) &&
+    return qatomic_read(&guard_bounced) &&
            guard_iov_refused_slow(iov, n);
 }
 

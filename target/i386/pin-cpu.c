@@ -365,21 +365,6 @@ static int x86_pin_check_registers(X86CPU *cpu, const X86PinImage *image)
 }
 
 /* What is loaded replaces what there was */
-static void x86_pin_take_image(X86CPU *cpu, const X86PinImage *image)
-{
-    X86PinState *st = &cpu->env.pins;
-
-    memcpy(cpu->pin_config.allowed, image->allowed, sizeof(image->allowed));
-    memcpy(st->ones, image->ones, sizeof(st->ones));
-    memcpy(st->zeros, image->zeros, sizeof(st->zeros));
-    memcpy(st->held, image->held, sizeof(st->held));
-    if (!st->host) {
-        st->host = g_new0(X86HostPin, GUARD_MAX_PINS);
-    }
-    memcpy(st->host, image->host, image->nhost * sizeof(st->host[0]));
-    st->nhost = image->nhost;
-}
-
 /* Registers came without pins: those that there are have yet to see them. */
 static void x86_pin_wait_again(X86PinState *st)
 {
@@ -391,6 +376,45 @@ static void x86_pin_wait_again(X86PinState *st)
         p->armed = p->loose = p->overdue = p->late = false;
         p->deadline = 0;
     }
+}
+
+/*
+ * The image has none of the host's pins: those that there are stay and wait,
+ * and have the last word on what the guest pinned.
+ */
+static void x86_pin_keep_host(X86PinState *st)
+{
+    uint32_t i;
+
+    x86_pin_wait_again(st);
+    for (i = 0; i < st->nhost; i++) {
+        const X86HostPin *p = &st->host[i];
+
+        if (p->reg < X86_PIN_GUEST) {
+            st->ones[p->reg] &= ~(p->mask & ~p->value);
+            st->zeros[p->reg] &= ~(p->mask & p->value);
+            st->held[p->reg] &= st->ones[p->reg] | st->zeros[p->reg];
+        }
+    }
+}
+
+static void x86_pin_take_image(X86CPU *cpu, const X86PinImage *image)
+{
+    X86PinState *st = &cpu->env.pins;
+
+    memcpy(cpu->pin_config.allowed, image->allowed, sizeof(image->allowed));
+    memcpy(st->ones, image->ones, sizeof(st->ones));
+    memcpy(st->zeros, image->zeros, sizeof(st->zeros));
+    memcpy(st->held, image->held, sizeof(st->held));
+    if (!image->nhost) {
+        x86_pin_keep_host(st);
+        return;
+    }
+    if (!st->host) {
+        st->host = g_new0(X86HostPin, GUARD_MAX_PINS);
+    }
+    memcpy(st->host, image->host, image->nhost * sizeof(st->host[0]));
+    st->nhost = image->nhost;
 }
 
 int x86_pin_loaded(X86CPU *cpu)

@@ -764,7 +764,7 @@ static void x86_pin_ops_set(CPUState *cs, const GuardPin *pin)
         X86PinValue v = x86_pin_get_own(env, p->reg, p->index);
 
         p->value = v.value;
-        p->limit = v.limit;
+        p->limit = v.limit & UINT16_MAX;
         p->armed = true;
     }
     if (p->reg < X86_PIN_GUEST) {

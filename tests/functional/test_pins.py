@@ -323,6 +323,19 @@ class PinCommands(Base):
         self.assertEqual(len([p for p in self.pins(vm)
                               if p['cpu-index'] == 1]), 64)
 
+    def test_full_list(self):
+        """One more, and one that leaves the list in the same command."""
+        vm = self.tcg('-cpu', 'max')
+        msrs = [{'register': 'msr', 'index': index}
+                for index in [*range(0x200, 0x210), *range(0x400, 0x428),
+                              0x250, 0x258, *range(0x268, 0x26e)]]
+        self.assertEqual(len(msrs), 64)
+        self.pin(vm, *[dict(msr, value=0) for msr in msrs])
+        vm.cmd('register-unpin', registers=msrs[:1], **{'cpu-index': 0})
+        # Without a value it holds for the CPUs that there are
+        self.pin(vm, {'register': 'cr4', 'ones': SMEP}, msrs[1])
+        self.assertEqual(len(self.pins(vm)), 64)
+
     def test_record(self):
         """A replay could not know of it."""
         log = self.scratch_file('replay')
@@ -775,16 +788,19 @@ class PinState(Base):
 
     def test_snapshot_without(self):
         """One that has no pins, and a register that fits none."""
-        vm = self.tcg('-cpu', 'max', *self.disk()[1])
-        value = (CR0_RESET | WP).to_bytes(8, 'little').hex()
-        self.assertEqual(self.gdb(vm, f'P1b={value}'), ['OK'])
-        self.assert_hmp(vm, 'savevm none')
-        self.assert_hmp(vm, 'system_reset')
-        vm.cmd('register-pin', registers=[{'register': 'cr0', 'zeros': WP}])
-        self.assert_hmp(vm, 'loadvm none')
-        self.assertEqual([pin['state'] for pin in
-                          vm.cmd('query-register-pins')], ['waiting'])
-        self.assertEqual(self.gdb(vm, 'p1b'), [value])
+        for cpu in 'max', 'max,+cr-pin':
+            vm = self.tcg('-cpu', cpu, *self.disk()[1])
+            value = (CR0_RESET | WP).to_bytes(8, 'little').hex()
+            self.assertEqual(self.gdb(vm, f'P1b={value}'), ['OK'])
+            self.assert_hmp(vm, 'savevm none')
+            self.assert_hmp(vm, 'system_reset')
+            vm.cmd('register-pin', registers=[{'register': 'cr0',
+                                               'zeros': WP}])
+            self.assert_hmp(vm, 'loadvm none')
+            self.assertEqual([pin['state'] for pin in
+                              vm.cmd('query-register-pins')], ['waiting'])
+            self.assertEqual(self.gdb(vm, 'p1b'), [value])
+            vm.shutdown()
 
     def plugged(self, vm):
         """What a CPU has that is plugged in now."""
