@@ -17,7 +17,7 @@
 #include "guard/physmem.h"
 
 /*
- * Hash tables by host pointer and length: one of the threads that have the
+ * Hash tables of all that a map is known by: one of the threads that have the
  * BQL, which need no lock for it, and one of all others, iothreads, where
  * every bucket has a lock of its own.  A bucket has room for one map, mostly
  * all that it needs; so what a map costs is a cache line.
@@ -88,14 +88,16 @@ static GuardMapTable *guard_map_table(void)
 }
 
 /*
- * By pointer and length: a guest may have one address mapped with any number of
- * lengths.  It is not to know which maps share a bucket.
+ * By pointer, length and direction: a guest may have one address mapped with any
+ * number of lengths.  It is not to know which maps share a bucket.
  */
 static inline GuardMapBucket *guard_map_bucket(GuardMapTable *t,
-                                               const void *host, hwaddr len)
+                                               const void *host, hwaddr len,
+                                               bool is_write)
 {
     return &t->buckets[((uintptr_t)host * guard_maps_key[0] +
-                        len * guard_maps_key[1]) >> (64 - GUARD_MAP_BITS)];
+                        (len * 2 + is_write) * guard_maps_key[1]) >>
+                       (64 - GUARD_MAP_BITS)];
 }
 
 static inline void guard_map_lock(GuardMapTable *t, GuardMapBucket *b)
@@ -139,85 +141,86 @@ static inline bool guard_map_is(const GuardMapSlot *s, const void *host,
     return s->host == host && s->len == len && guard_map_writes(s) == is_write;
 }
 
-/*
- * How well a map is what a device gives back: 3 in full, 2 the pointer,
- * 1 a pointer inside, 0 not at all
- */
-static unsigned guard_map_fits(const GuardMapSlot *s, const GuardMapSlot *m)
+/* Forget a map that is given back as it was given.  Returns: if there is one. */
+static bool guard_map_take(GuardMapTable *t, const GuardMapSlot *m)
 {
-    if (guard_map_is(s, m->host, m->len, guard_map_writes(m))) {
-        return 3;
-    }
-    if (s->host == m->host) {
-        return 2;
-    }
-    return s->host && m->host > s->host &&
-           (uintptr_t)m->host - (uintptr_t)s->host < s->len;
-}
-
-/*
- * Forget the map in a bucket that fits best, but not if it fits worse than
- * @least.  Returns: whether there was one.
- */
-static bool guard_map_take(GuardMapTable *t, GuardMapBucket *b,
-                           const GuardMapSlot *m, unsigned least)
-{
-    GuardMapNode **best = NULL;
+    bool is_write = guard_map_writes(m);
+    GuardMapBucket *b = guard_map_bucket(t, m->host, m->len, is_write);
     GuardMapNode **p, *node = NULL;
-    unsigned fits, found;
+    bool found;
 
     guard_map_lock(t, b);
-    found = guard_map_fits(&b->slot, m);
-    for (p = &b->more; *p && found < 3; p = &(*p)->next) {
-        fits = guard_map_fits(&(*p)->slot, m);
-        if (fits > found) {
-            found = fits;
-            best = p;
-        }
-    }
-    if (found < least) {
-        found = 0;
-    } else if (best) {
-        node = *best;
-        qatomic_set(best, node->next);
-    } else {
+    found = guard_map_is(&b->slot, m->host, m->len, is_write);
+    if (found) {
         qatomic_set(&b->slot.host, NULL);
+    } else {
+        for (p = &b->more; *p; p = &(*p)->next) {
+            if (guard_map_is(&(*p)->slot, m->host, m->len, is_write)) {
+                node = *p;
+                qatomic_set(p, node->next);
+                found = true;
+                break;
+            }
+        }
     }
     guard_map_unlock(t, b);
     g_free(node);
     return found;
 }
 
-/* What is given back as it was given */
-static bool guard_map_take_same(GuardMapTable *t, const GuardMapSlot *m)
+/* Make @best the map of a table that has @m in it and is smaller than @best. */
+static void guard_map_closest(GuardMapTable *t, const GuardMapSlot *m,
+                              GuardMapSlot *best)
 {
-    return guard_map_take(t, guard_map_bucket(t, m->host, m->len), m, 3);
-}
-
-/* Another length, or a pointer moved: no one knows which bucket it is in. */
-static bool guard_map_take_other(GuardMapTable *t, const GuardMapSlot *m,
-                                 unsigned least)
-{
-    bool found = false;
     unsigned i;
 
-    for (i = 0; !found && i < GUARD_MAP_BUCKETS; i++) {
-        if (!guard_map_empty(&t->buckets[i])) {
-            found = guard_map_take(t, &t->buckets[i], m, least);
+    for (i = 0; i < GUARD_MAP_BUCKETS; i++) {
+        GuardMapBucket *b = &t->buckets[i];
+        const GuardMapSlot *s = &b->slot;
+        const GuardMapNode *node;
+
+        if (guard_map_empty(b)) {
+            continue;
         }
+        guard_map_lock(t, b);
+        node = b->more;
+        while (true) {
+            if (s->host && guard_map_writes(s) == guard_map_writes(m) &&
+                m->host >= s->host && s->len >= m->len &&
+                (uintptr_t)m->host - (uintptr_t)s->host <= s->len - m->len &&
+                (!best->host || s->len < best->len)) {
+                *best = *s;
+            }
+            if (!node) {
+                break;
+            }
+            s = &node->slot;
+            node = node->next;
+        }
+        guard_map_unlock(t, b);
     }
-    return found;
 }
 
-/* Called with the BQL held. */
+/*
+ * A device may give back less than it had mapped, or from the middle.  Of all
+ * maps that this could be a part of it is the smallest, so that those that are
+ * left cover what devices still have: what was given back too early would be
+ * protected under a device's hands.  If it is a part of none, none is forgotten.
+ * Called with the BQL held.
+ */
 static void guard_map_search(const GuardMapSlot *m)
 {
-    (void)(guard_map_take_same(&guard_maps_bql, m) ||
-           guard_map_take_same(&guard_maps_other, m) ||
-           guard_map_take_other(&guard_maps_bql, m, 2) ||
-           guard_map_take_other(&guard_maps_other, m, 2) ||
-           guard_map_take_other(&guard_maps_bql, m, 1) ||
-           guard_map_take_other(&guard_maps_other, m, 1));
+    GuardMapSlot best = {};
+
+    if (guard_map_take(&guard_maps_bql, m) ||
+        guard_map_take(&guard_maps_other, m)) {
+        return;
+    }
+    guard_map_closest(&guard_maps_bql, m, &best);
+    guard_map_closest(&guard_maps_other, m, &best);
+    if (best.host && !guard_map_take(&guard_maps_bql, &best)) {
+        guard_map_take(&guard_maps_other, &best);
+    }
 }
 
 /* Called with the BQL held. */
@@ -255,7 +258,7 @@ static void __attribute__((cold, noinline))
 guard_map_record_slow(void *host, const void *who, hwaddr len, bool is_write)
 {
     GuardMapTable *t = guard_map_table();
-    GuardMapBucket *b = guard_map_bucket(t, host, len);
+    GuardMapBucket *b = guard_map_bucket(t, host, len, is_write);
     GuardMapNode *node;
     bool taken;
 
@@ -282,7 +285,8 @@ guard_map_record_slow(void *host, const void *who, hwaddr len, bool is_write)
 
 void *guard_map_record(void *host, const void *who, hwaddr len, bool is_write)
 {
-    GuardMapSlot *s = &guard_map_bucket(&guard_maps_bql, host, len)->slot;
+    GuardMapSlot *s = &guard_map_bucket(&guard_maps_bql, host, len,
+                                        is_write)->slot;
 
     if (!host || GUARD_MUTANT(GUARD_HOOK_MAP_RECORD)) {
         return host;
@@ -303,14 +307,15 @@ guard_map_forget_slow(void *host, hwaddr len, bool is_write)
 
     if (bql_locked()) {
         guard_map_search(&m);
-    } else if (!guard_map_take_same(&guard_maps_other, &m)) {
+    } else if (!guard_map_take(&guard_maps_other, &m)) {
         guard_map_orphan(&m);
     }
 }
 
 void guard_map_forget(void *host, hwaddr len, bool is_write)
 {
-    GuardMapSlot *s = &guard_map_bucket(&guard_maps_bql, host, len)->slot;
+    GuardMapSlot *s = &guard_map_bucket(&guard_maps_bql, host, len,
+                                        is_write)->slot;
 
     if (likely(bql_locked()) && likely(guard_map_is(s, host, len, is_write))) {
         qatomic_set(&s->host, NULL);

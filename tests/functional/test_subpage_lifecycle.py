@@ -475,6 +475,8 @@ class Wakeup(GuardDeviceTest):
                 name=device)
             whole = b'\x5a' * (3 * SUBPAGE)
 
+            # QEMU leaves it as malloc() had it
+            vm.qtest.put(1, self.PPI_CLEAR, 0)
             vm.qtest.write(self.TARGET, whole)
             self.suspended(vm)
             self.assertEqual(vm.qtest.read(self.TARGET, len(whole)), whole)
