@@ -17,6 +17,7 @@
 #include "accel/tcg/internal-common.h"
 #include "accel/tcg/tb-context.h"
 #include "guard/cpu.h"
+#include "guard/cputlb.h"
 
 GuardVCPU *guard_vcpus[GUARD_MAX_VCPUS];
 
@@ -507,4 +508,22 @@ bool guard_state_seen(CPUState *cpu, ram_addr_t ram, bool write)
     }
     g->state_mask[write] |= bit;
     return false;
+}
+
+void guard_tlb_fill_slow(CPUTLBEntryFull *full, ram_addr_t ram, int *read,
+                         int *write, int flag)
+{
+    const GuardPage *page = guard_find(ram);
+
+    if (!page) {
+        return;
+    }
+    full->extra.guard[MMU_DATA_LOAD] = page->noread;
+    full->extra.guard[MMU_DATA_STORE] = page->nowrite;
+    if (page->nowrite && !GUARD_MUTANT(GUARD_HOOK_TLB_WRITE)) {
+        *write = flag;
+    }
+    if (page->noread && !GUARD_MUTANT(GUARD_HOOK_TLB_READ)) {
+        *read = flag;
+    }
 }

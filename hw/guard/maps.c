@@ -88,8 +88,8 @@ static GuardMapTable *guard_map_table(void)
 }
 
 /*
- * By pointer, length and direction: a guest may have one address mapped with any
- * number of lengths.  It is not to know which maps share a bucket.
+ * By pointer, length and direction: a guest may have one address mapped with
+ * any number of lengths.  It is not to know which maps share a bucket.
  */
 static inline GuardMapBucket *guard_map_bucket(GuardMapTable *t,
                                                const void *host, hwaddr len,
@@ -141,7 +141,7 @@ static inline bool guard_map_is(const GuardMapSlot *s, const void *host,
     return s->host == host && s->len == len && guard_map_writes(s) == is_write;
 }
 
-/* Forget a map that is given back as it was given.  Returns: if there is one. */
+/* Forget a map that is given back as it was.  Returns: if there is one. */
 static bool guard_map_take(GuardMapTable *t, const GuardMapSlot *m)
 {
     bool is_write = guard_map_writes(m);
@@ -205,7 +205,7 @@ static void guard_map_closest(GuardMapTable *t, const GuardMapSlot *m,
  * A device may give back less than it had mapped, or from the middle.  Of all
  * maps that this could be a part of it is the smallest, so that those that are
  * left cover what devices still have: what was given back too early would be
- * protected under a device's hands.  If it is a part of none, none is forgotten.
+ * protected under a device's hands.  A part of none is no map's end.
  * Called with the BQL held.
  */
 static void guard_map_search(const GuardMapSlot *m)

@@ -135,6 +135,7 @@ static bool guard_cache_all_clear(const MemoryRegionCache *cache,
     uint64_t clear = guard_seen_clear(qatomic_read_u64(&guard_generation));
     uint64_t now = qatomic_read_u64(seen);
 
+    /* The number first: the table is that one, or newer */
     smp_rmb();
     if (now != clear && now != clear - 1) {
         /* This table, or one that is newer than the number */

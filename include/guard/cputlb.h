@@ -16,6 +16,9 @@
 #define MO_GUARD_FIRST      (1 << 11)
 #define MO_GUARD_SECOND     (1 << 12)
 
+void guard_tlb_fill_slow(CPUTLBEntryFull *full, ram_addr_t ram, int *read,
+                         int *write, int flag);
+
 /**
  * guard_tlb_fill: whether a TLB entry needs the slow path
  * @full: entry that is being made; gets the protected sub-pages if so
@@ -30,22 +33,8 @@
 static inline void guard_tlb_fill(CPUTLBEntryFull *full, ram_addr_t ram,
                                   int *read, int *write, int flag)
 {
-    const GuardPage *page;
-
-    if (!guard_active()) {
-        return;
-    }
-    page = guard_find(ram);
-    if (!page) {
-        return;
-    }
-    full->extra.guard[MMU_DATA_LOAD] = page->noread;
-    full->extra.guard[MMU_DATA_STORE] = page->nowrite;
-    if (page->nowrite && !GUARD_MUTANT(GUARD_HOOK_TLB_WRITE)) {
-        *write = flag;
-    }
-    if (page->noread && !GUARD_MUTANT(GUARD_HOOK_TLB_READ)) {
-        *read = flag;
+    if (guard_active()) {
+        guard_tlb_fill_slow(full, ram, read, write, flag);
     }
 }
 

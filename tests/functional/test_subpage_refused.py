@@ -14,6 +14,7 @@ from guard_qtest import (GuardDeviceTest, LegacyVirtio, MIB, ModernVirtio,
 BAR = 0xfe400000
 PORTS = 0xc000
 DRIVER = 2 * MIB
+MMIO = 0xd0000000
 
 
 class Modern(ModernVirtio):
@@ -36,11 +37,10 @@ class Refused(GuardDeviceTest):
         return ('-blockdev', 'driver=file,node-name=d,read-only=on,filename='
                 + self.disk())
 
-    def virtio_blk(self, *args, device=''):
+    def virtio_blk(self, *args, device='', node='d'):
         """A virtio-blk with its queue at 1 MiB; the VM, it and the queue."""
-        vm = self.start(*args, *self.file(), '-device',
-                        'virtio-blk-pci,addr=4,disable-modern=on,drive=d' +
-                        device)
+        vm = self.start(*args, *self.file(), '-device', 'virtio-blk-pci,'
+                        f'addr=4,disable-modern=on,drive={node}{device}')
         blk = LegacyVirtio(vm.qtest, 4 << 3, PORTS)
         queue = blk.queue(0, MIB)
         blk.ready()
@@ -279,6 +279,84 @@ class Refused(GuardDeviceTest):
                 queues[2].post((surface + 4 * PAGE, PAGE, False))
             fw_cfg(key << 16 | 8 | 16, 28, at)
             self.assertEqual(vm.cmd('query-status')['status'], 'running')
+
+    def ide_write(self, vm, *pieces):
+        """WRITE DMA of pieces of (addr, size), to its end."""
+        qtest = vm.qtest
+        PciDevice(qtest, 1 << 3 | 1, {4: PORTS + 0x100}) \
+            .config_write(2, 0x40, 0x8000)
+        port = PORTS + 0x100
+        qtest.write(DRIVER + 2 * PAGE, b''.join(
+            struct.pack('<IHH', addr, size,
+                        0x8000 if (addr, size) == pieces[-1] else 0)
+            for addr, size in pieces))
+        qtest.out(4, port + 4, DRIVER + 2 * PAGE)
+        qtest.out(1, port + 2, 6)
+        for register, value in ((6, 0xe0), (3, 0), (4, 0), (5, 0),
+                                (2, sum(size for _, size in pieces) // 512),
+                                (7, 0xca)):
+            qtest.out(1, 0x1f0 + register, value)
+        qtest.out(1, port, 1)
+        self.until(lambda: not qtest.inp(1, 0x1f7) & 0x80
+                   and not qtest.inp(1, port + 2) & 1)
+        qtest.out(1, port, 0)
+
+    def ide_disk(self):
+        """A second disk, behind IDE."""
+        return '-drive', 'if=ide,format=raw,file=' + self.disk('second.img')
+
+    def test_short(self):
+        """A map that is given back shorter does not stand for another's."""
+        vm, _, queue = self.virtio_blk(
+            '-object', 'throttle-group,id=slow,x-iops-total=1', '-blockdev',
+            'driver=throttle,node-name=t,read-only=on,throttle-group=slow,'
+            f'file.driver=file,file.filename={self.disk()},'
+            'file.read-only=on', *self.ide_disk(), device=',ioeventfd=off',
+            node='t')
+        for addr in 3 * MIB, 3 * MIB, 3 * MIB, self.TARGET:
+            self.read(queue, (addr, 16 * PAGE))
+        reply = self.protect(vm, self.TARGET + PAGE)
+        self.refused(reply, 'virtio-backend')
+        # No RAM is behind the second piece: a bounce buffer that is too small
+        for size in range(512, 1024, 32):
+            self.ide_write(vm, (self.TARGET, size), (MMIO, 5120 - size))
+        self.assertLess(queue.done(), queue.posted, 'it is under way')
+        if 'return' in self.protect(vm, self.TARGET + PAGE):
+            before = vm.qtest.read(self.TARGET + PAGE, SUBPAGE)
+            self.assertTrue(queue.wait())
+            self.assertEqual(vm.qtest.read(self.TARGET + PAGE, SUBPAGE),
+                             before)
+
+    def test_left_out(self):
+        """What a transfer left out is given back with it."""
+        vm = self.start(*self.ide_disk())
+        self.ide_write(vm, (MMIO, 4096), (self.TARGET, 768),
+                       (MMIO + 0x10000, 256))
+        self.armed(vm, self.TARGET, access='none')
+
+    def test_beside(self):
+        """What a disk writes by address beside a protected piece stays."""
+        vm = self.start(*self.file(), '-device',
+                        'virtio-scsi-pci,addr=4,disable-legacy=on', '-device',
+                        'scsi-hd,drive=d')
+        device = Modern(vm.qtest, 4 << 3, BAR)
+        queues = [device.queue(i, MIB + i * 0x10000) for i in range(3)]
+        device.ready()
+        addr = self.TARGET + SUBPAGE - 20
+        got = []
+        for protected in False, True:
+            vm.qtest.write(self.TARGET, b'\xa7' * 2 * SUBPAGE)
+            if protected:
+                self.armed(vm, self.TARGET + SUBPAGE)
+            # INQUIRY
+            vm.qtest.write(DRIVER, struct.pack(
+                '<8sQ3s32s', b'\1\0\x40', 1, b'', b'\x12\0\0\0\x24'))
+            queues[2].post((DRIVER, 51, False), (DRIVER + PAGE, 108, True),
+                           (addr, 36, True))
+            self.assertTrue(queues[2].wait())
+            got.append(vm.qtest.read(addr, 36))
+        self.assertEqual(got[1], got[0][:20] + b'\xa7' * 16)
+        self.blamed(vm, self.TARGET + SUBPAGE, SUBPAGE, True)
 
 
 if __name__ == '__main__':
