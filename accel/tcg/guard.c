@@ -510,20 +510,32 @@ bool guard_state_seen(CPUState *cpu, ram_addr_t ram, bool write)
     return false;
 }
 
-void guard_tlb_fill_slow(CPUTLBEntryFull *full, ram_addr_t ram, int *read,
-                         int *write, int flag)
+/* The page may have a record. */
+static int __attribute__((noinline))
+guard_tlb_fill_found(CPUTLBEntryFull *full, ram_addr_t ram)
 {
     const GuardPage *page = guard_find(ram);
+    int prot = 0;
 
     if (!page) {
-        return;
+        return 0;
     }
     full->extra.guard[MMU_DATA_LOAD] = page->noread;
     full->extra.guard[MMU_DATA_STORE] = page->nowrite;
     if (page->nowrite && !GUARD_MUTANT(GUARD_HOOK_TLB_WRITE)) {
-        *write = flag;
+        prot |= PAGE_WRITE;
     }
     if (page->noread && !GUARD_MUTANT(GUARD_HOOK_TLB_READ)) {
-        *read = flag;
+        prot |= PAGE_READ;
     }
+    return prot;
+}
+
+int guard_tlb_fill_slow(CPUTLBEntryFull *full, ram_addr_t ram)
+{
+    const GuardTable *t = qatomic_rcu_read(&guard_table);
+
+    /* Most pages have none; this is all that they cost */
+    return t && unlikely(guard_table_may_have(t, ram))
+           ? guard_tlb_fill_found(full, ram) : 0;
 }

@@ -16,26 +16,20 @@
 #define MO_GUARD_FIRST      (1 << 11)
 #define MO_GUARD_SECOND     (1 << 12)
 
-void guard_tlb_fill_slow(CPUTLBEntryFull *full, ram_addr_t ram, int *read,
-                         int *write, int flag);
+int guard_tlb_fill_slow(CPUTLBEntryFull *full, ram_addr_t ram);
 
 /**
  * guard_tlb_fill: whether a TLB entry needs the slow path
  * @full: entry that is being made; gets the protected sub-pages if so
  * @ram: RAM address of the page
- * @read: set to @flag if loads need it
- * @write: set to @flag if stores need it
- * @flag: TLB_GUARD
  *
  * What the entry gets holds as long as the entry: a change of the table that
  * forbids anything flushes it.
+ * Returns: PAGE_READ if loads need TLB_GUARD, PAGE_WRITE if stores do.
  */
-static inline void guard_tlb_fill(CPUTLBEntryFull *full, ram_addr_t ram,
-                                  int *read, int *write, int flag)
+static inline int guard_tlb_fill(CPUTLBEntryFull *full, ram_addr_t ram)
 {
-    if (guard_active()) {
-        guard_tlb_fill_slow(full, ram, read, write, flag);
-    }
+    return guard_active() ? guard_tlb_fill_slow(full, ram) : 0;
 }
 
 /**
