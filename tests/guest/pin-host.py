@@ -76,8 +76,8 @@ def protect(session, arg):
     region = {'addr': arg['addr'], 'size': 128, 'access': 'none'}
     session.events.clear()
     # Limit and base are two loads
-    session.reactions.append({'event': 'STOP', 'do': ['cont']})
-    session.reactions.append({'event': 'STOP', 'do': do})
+    session.react('STOP', ['cont'])
+    session.react('STOP', do)
     return session.qmp({'execute': 'subpage-set-access', 'arguments': {
         'regions': [region], 'action': 'pause'}})
 

@@ -59,8 +59,7 @@ def pin(session, arg):
         if register['register'] != 'msr':
             register.pop('index', None)
     start(session)
-    for _ in range(arg['conts']):
-        session.reactions.append({'event': 'STOP', 'do': ['cont']})
+    session.react('STOP', ['cont'], arg['conts'])
     return pin_more(session, arg)
 
 

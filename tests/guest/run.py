@@ -205,7 +205,9 @@ class Session:
                                 'data': message.get('data', {})})
             for reaction in self.reactions:
                 if reaction['event'] == message['event']:
-                    self.reactions.remove(reaction)
+                    reaction['times'] -= 1
+                    if reaction['times'] == 0:
+                        self.reactions.remove(reaction)
                     for command in reaction['do']:
                         self.send(command, keep_reply=False)
                     break
@@ -238,6 +240,12 @@ class Session:
             else:
                 self.late_lines += self.pump()
         return replies if len(replies) > 1 else replies[0]
+
+    def react(self, event, commands, times=1):
+        """Runs the commands when the event comes, the next times it does."""
+        if times:
+            self.reactions.append({'event': event, 'do': commands,
+                                   'times': times})
 
     # --- Requests of the guest ---
 
@@ -278,7 +286,7 @@ class Session:
         commands = argument['do']
         if not isinstance(commands, list):
             commands = [commands]
-        self.reactions.append({'event': argument['event'], 'do': commands})
+        self.react(argument['event'], commands)
         return {'return': {}}
 
     calls = {}

@@ -79,8 +79,7 @@ def region(session, arg):
 def arm(session, arg):
     """Protect a range; what was seen before is forgotten."""
     session.subpage_armed = []
-    for _ in range(arg['conts']):
-        session.reactions.append({'event': 'STOP', 'do': ['cont']})
+    session.react('STOP', ['cont'], arg['conts'])
     counters, reply = session.qmp('query-guard',
                                   set_access(region(session, arg),
                                              arg['action']))
