@@ -43,6 +43,13 @@ static uint32_t guard_blocked_bits(const GuardPage *page, bool is_write)
     return GUARD_MUTANT(GUARD_HOOK_PHYS_READ) ? 0 : page->noread;
 }
 
+static bool guard_near(ram_addr_t ram, hwaddr len)
+{
+    const GuardTable *t = qatomic_rcu_read(&guard_table);
+
+    return t && len && guard_table_near(t, ram, len);
+}
+
 /*
  * How many bytes from @ram on, at most @len, are alike: all blocked or all
  * allowed.
@@ -52,6 +59,10 @@ static hwaddr guard_run(ram_addr_t ram, hwaddr len, bool is_write,
 {
     hwaddr done = 0;
 
+    if (!guard_near(ram, len)) {
+        *blocked = false;
+        return len;
+    }
     while (done < len) {
         unsigned ofs = (ram + done) & (GUARD_PAGE_SIZE - 1);
         hwaddr in_page = MIN(len - done, GUARD_PAGE_SIZE - ofs);
@@ -161,6 +172,9 @@ bool guard_cache_clear(const MemoryRegionCache *cache, hwaddr addr,
 bool guard_range_protected(ram_addr_t ram, uint64_t len)
 {
     RCU_READ_LOCK_GUARD();
+    if (!guard_near(ram, len)) {
+        return false;
+    }
     while (len) {
         unsigned ofs = ram & (GUARD_PAGE_SIZE - 1);
         uint64_t n = MIN(len, GUARD_PAGE_SIZE - ofs);

@@ -134,6 +134,35 @@ static void guard_map_insert(GuardMap *map, uint64_t seed, uint64_t key,
     map->slots[i].page = *page;
 }
 
+static ram_addr_t guard_record_last(const GuardRecord *r)
+{
+    return r->start + (((ram_addr_t)1 << guard_order_bits(r->order)) - 1);
+}
+
+static void guard_table_divide(GuardTable *t, const GArray *records)
+{
+    uint32_t i;
+
+    t->first = ~(ram_addr_t)0;
+    for (i = 0; i < records->len; i++) {
+        const GuardRecord *r = &g_array_index(records, GuardRecord, i);
+
+        t->first = MIN(t->first, r->start);
+        t->last = MAX(t->last, guard_record_last(r));
+    }
+    t->part_bits = GUARD_PAGE_BITS;
+    while ((t->last - t->first) >> t->part_bits >= GUARD_PARTS) {
+        t->part_bits++;
+    }
+    for (i = 0; i < records->len; i++) {
+        const GuardRecord *r = &g_array_index(records, GuardRecord, i);
+        unsigned from = (r->start - t->first) >> t->part_bits;
+        unsigned to = (guard_record_last(r) - t->first) >> t->part_bits;
+
+        t->parts |= MAKE_64BIT_MASK(from, to - from + 1);
+    }
+}
+
 GuardTable *guard_table_new(const GArray *records)
 {
     GuardTable *t = g_new0(GuardTable, 1);
@@ -149,6 +178,7 @@ GuardTable *guard_table_new(const GArray *records)
         t->map[r->order].nrecords++;
         t->nguest += r->page.guest != 0;
     }
+    guard_table_divide(t, records);
     for (order = 0; order < GUARD_ORDERS; order++) {
         GuardMap *map = &t->map[order];
 

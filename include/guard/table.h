@@ -11,6 +11,7 @@
 #ifndef GUARD_TABLE_H
 #define GUARD_TABLE_H
 
+#include "qemu/bitops.h"
 #include "qemu/rcu.h"
 #include "exec/cpu-common.h"
 
@@ -70,8 +71,19 @@ typedef struct GuardFilterLine {
     uint64_t bits[(1 << GUARD_FILTER_BITS) / 64];
 } GuardFilterLine;
 
+/*
+ * And a first look before that one, with what is in the table itself: the
+ * memory from the first record to the last in up to 64 equal parts, and a bit
+ * for each in which there is a record.
+ */
+#define GUARD_PARTS         64
+
 typedef struct GuardTable {
     struct rcu_head rcu;
+    ram_addr_t first;           /* first byte of the first record */
+    ram_addr_t last;            /* last byte of the last one */
+    uint64_t parts;
+    unsigned part_bits;         /* log2 of the bytes of a part */
     GuardFilterLine *filter;    /* NULL if there is no record of order 0 */
     uint32_t nlines;
     uint64_t seed;
@@ -132,6 +144,40 @@ static inline uint64_t *guard_filter_word(const GuardTable *t, uint64_t key)
     return &t->filter[i].bits[key / 64 % ARRAY_SIZE(t->filter[i].bits)];
 }
 
+/**
+ * guard_table_near: whether there may be a record in some memory
+ * @t: table
+ * @ram: address of the first byte
+ * @len: bytes, at least 1
+ *
+ * The cost doesn't depend on @len.
+ */
+static inline bool guard_table_near(const GuardTable *t, ram_addr_t ram,
+                                    ram_addr_t len)
+{
+    ram_addr_t last;
+    unsigned from, to;
+
+    if (ram > t->last) {
+        return false;
+    }
+    last = ram + MIN(len - 1, t->last - ram);
+    if (last < t->first) {
+        return false;
+    }
+    from = ram > t->first ? (ram - t->first) >> t->part_bits : 0;
+    to = (last - t->first) >> t->part_bits;
+    return t->parts & MAKE_64BIT_MASK(from, to - from + 1);
+}
+
+/* The same for one page.  What lies before the first record may be near. */
+static inline bool guard_table_near_page(const GuardTable *t, ram_addr_t ram)
+{
+    ram_addr_t part = (ram - t->first) >> t->part_bits;
+
+    return part < GUARD_PARTS && t->parts >> part & 1;
+}
+
 /*
  * Whether the page of an address may have a record.  The same rules as for
  * guard_table_find(), which it is quicker than where there is none.
@@ -141,6 +187,9 @@ static inline bool guard_table_may_have(const GuardTable *t, ram_addr_t ram)
     uint64_t key = ram >> GUARD_PAGE_BITS;
     unsigned order;
 
+    if (!guard_table_near_page(t, ram)) {
+        return false;
+    }
     if (t->filter && (*guard_filter_word(t, key) >> (key % 64) & 1)) {
         return true;
     }
@@ -186,6 +235,9 @@ static inline const GuardPage *guard_table_find(const GuardTable *t,
     uint64_t key = ram >> GUARD_PAGE_BITS;
     unsigned order = 1;
 
+    if (!guard_table_near_page(t, ram)) {
+        return NULL;
+    }
     if (t->filter && (*guard_filter_word(t, key) >> (key % 64) & 1)) {
         order = 0;
     }

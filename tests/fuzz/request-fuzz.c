@@ -168,6 +168,32 @@ static void model_records(size_t *all, size_t *guest)
     }
 }
 
+/* Ranges of all lengths: what has a protected byte has to be near */
+static void compare_near(const GuardTable *t)
+{
+    static size_t before[SUBPAGES + 1];
+    size_t i;
+
+    if (!t) {
+        return;
+    }
+    for (i = 0; i < SUBPAGES; i++) {
+        before[i + 1] = before[i] + (model[i].nowrite != 0);
+    }
+    for (i = 0; i < SUBPAGES; i++) {
+        size_t n = 1 + i * 37 % (SUBPAGES - i);
+        ram_addr_t start = i * GUARD_SUBPAGE_SIZE;
+
+        g_assert(before[i + n] == before[i] ||
+                 guard_table_near(t, start, n * GUARD_SUBPAGE_SIZE));
+        if (start > t->last || start + n * GUARD_SUBPAGE_SIZE <= t->first) {
+            g_assert(!guard_table_near(t, start, n * GUARD_SUBPAGE_SIZE));
+        }
+    }
+    g_assert(guard_table_near(t, t->last, -1));
+    g_assert(!guard_table_near(t, t->last + 1, -1));
+}
+
 static void compare(const GuardTable *t)
 {
     size_t i, all, guest, bytes = 0;
@@ -187,6 +213,7 @@ static void compare(const GuardTable *t)
                         extract32(p->act[1], bit, 1) << 1, ==, m->action);
         bytes += m->nowrite ? GUARD_SUBPAGE_SIZE : 0;
     }
+    compare_near(t);
     g_assert_cmpuint(guard_table_bytes(t), ==, bytes);
     model_records(&all, &guest);
     g_assert_cmpuint(guard_table_nrecords(t), ==, all);
