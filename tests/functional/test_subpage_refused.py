@@ -111,6 +111,33 @@ class Refused(GuardDeviceTest):
             self.assertNotEqual(
                 vm.qtest.read(self.TARGET + at + SUBPAGE, 16), bytes(16))
 
+    def test_reported_piece(self):
+        """Beside a piece that is refused, one that is only told of."""
+        vm = self.start('-device', 'virtio-rng-pci,addr=4,disable-modern=on')
+        rng = LegacyVirtio(vm.qtest, 4 << 3, PORTS)
+        queue = rng.queue(0, MIB)
+        rng.ready()
+        for piece, action in (0, 'report'), (1, 'discard'):
+            self.assertIn('return', vm.qmp('subpage-set-access', {
+                'regions': [{'addr': self.TARGET + piece * 2 * SUBPAGE,
+                             'size': SUBPAGE, 'access': 'read'}],
+                'action': action}))
+        got = 0
+        while got < 3 * SUBPAGE:
+            vm.qtest.write(self.TARGET, bytes(4 * SUBPAGE))
+            self.violations(vm)
+            queue.post((self.TARGET, 4 * SUBPAGE, True))
+            self.assertTrue(queue.wait())
+            got = vm.qtest.get(4, queue.used + 8 + 8 * ((queue.posted - 1) %
+                                                        queue.size))
+        found = self.violations(vm)
+        self.assertEqual([(e['addr'] - self.TARGET, e['action'])
+                          for e in found],
+                         [(0, 'report'), (2 * SUBPAGE, 'discard')])
+        arrived = [vm.qtest.read(self.TARGET + i * SUBPAGE, SUBPAGE) !=
+                   bytes(SUBPAGE) for i in range(3)]
+        self.assertEqual(arrived, [True, True, False])
+
     def test_too_much(self):
         """Bounce buffers have a limit; then it is the device's error."""
         vm, blk, queue = self.virtio_blk(device=',queue-size=256')
