@@ -168,37 +168,52 @@ static bool guard_map_take(GuardMapTable *t, const GuardMapSlot *m)
     return found;
 }
 
-/* Make @best the map of a table that has @m in it and is smaller than @best. */
-static void guard_map_closest(GuardMapTable *t, const GuardMapSlot *m,
-                              GuardMapSlot *best)
+/*
+ * Call @visit for the maps of a table until it returns true, with the lock of
+ * the map's bucket.  Returns: whether it did.
+ */
+static bool guard_map_visit(GuardMapTable *t,
+                            bool (*visit)(const GuardMapSlot *s, void *opaque),
+                            void *opaque)
 {
+    bool found = false;
     unsigned i;
 
-    for (i = 0; i < GUARD_MAP_BUCKETS; i++) {
+    for (i = 0; i < GUARD_MAP_BUCKETS && !found; i++) {
         GuardMapBucket *b = &t->buckets[i];
-        const GuardMapSlot *s = &b->slot;
         const GuardMapNode *node;
 
         if (guard_map_empty(b)) {
             continue;
         }
         guard_map_lock(t, b);
-        node = b->more;
-        while (true) {
-            if (s->host && guard_map_writes(s) == guard_map_writes(m) &&
-                m->host >= s->host && s->len >= m->len &&
-                (uintptr_t)m->host - (uintptr_t)s->host <= s->len - m->len &&
-                (!best->host || s->len < best->len)) {
-                *best = *s;
-            }
-            if (!node) {
-                break;
-            }
-            s = &node->slot;
-            node = node->next;
+        found = b->slot.host && visit(&b->slot, opaque);
+        for (node = b->more; node && !found; node = node->next) {
+            found = node->slot.host && visit(&node->slot, opaque);
         }
         guard_map_unlock(t, b);
     }
+    return found;
+}
+
+/* A map that is given back, and the smallest of those that it is a part of */
+typedef struct GuardMapClosest {
+    const GuardMapSlot *m;
+    GuardMapSlot best;
+} GuardMapClosest;
+
+static bool guard_map_closest(const GuardMapSlot *s, void *opaque)
+{
+    GuardMapClosest *c = opaque;
+    const GuardMapSlot *m = c->m;
+
+    if (guard_map_writes(s) == guard_map_writes(m) &&
+        m->host >= s->host && s->len >= m->len &&
+        (uintptr_t)m->host - (uintptr_t)s->host <= s->len - m->len &&
+        (!c->best.host || s->len < c->best.len)) {
+        c->best = *s;
+    }
+    return false;
 }
 
 /*
@@ -210,16 +225,16 @@ static void guard_map_closest(GuardMapTable *t, const GuardMapSlot *m,
  */
 static void guard_map_search(const GuardMapSlot *m)
 {
-    GuardMapSlot best = {};
+    GuardMapClosest c = { .m = m };
 
     if (guard_map_take(&guard_maps_bql, m) ||
         guard_map_take(&guard_maps_other, m)) {
         return;
     }
-    guard_map_closest(&guard_maps_bql, m, &best);
-    guard_map_closest(&guard_maps_other, m, &best);
-    if (best.host && !guard_map_take(&guard_maps_bql, &best)) {
-        guard_map_take(&guard_maps_other, &best);
+    guard_map_visit(&guard_maps_bql, guard_map_closest, &c);
+    guard_map_visit(&guard_maps_other, guard_map_closest, &c);
+    if (c.best.host && !guard_map_take(&guard_maps_bql, &c.best)) {
+        guard_map_take(&guard_maps_other, &c.best);
     }
 }
 
@@ -368,49 +383,37 @@ static const GuardChange *guard_map_meets(const GuardMapSlot *s,
     return NULL;
 }
 
-static const GuardChange *guard_map_table_conflict(GuardMapTable *t,
-                                                   const GuardChange *changes,
-                                                   size_t n, uint64_t serial,
-                                                   GuardLiveMap *map)
+typedef struct GuardMapConflict {
+    const GuardChange *changes;
+    size_t n;
+    uint64_t serial;            /* of the youngest map that counts */
+    const GuardChange *found;
+    GuardLiveMap *map;
+} GuardMapConflict;
+
+static bool guard_map_conflicts(const GuardMapSlot *s, void *opaque)
 {
-    const GuardChange *found = NULL;
-    unsigned i;
+    GuardMapConflict *c = opaque;
 
-    for (i = 0; i < GUARD_MAP_BUCKETS && !found; i++) {
-        GuardMapBucket *b = &t->buckets[i];
-        const GuardMapSlot *s = &b->slot;
-        const GuardMapNode *node;
-
-        if (guard_map_empty(b)) {
-            continue;
-        }
-        guard_map_lock(t, b);
-        node = b->more;
-        while (true) {
-            if (s->host && s->len && s->tag / 2 <= serial) {
-                found = guard_map_meets(s, changes, n, map);
-            }
-            if (found || !node) {
-                break;
-            }
-            s = &node->slot;
-            node = node->next;
-        }
-        guard_map_unlock(t, b);
+    if (s->len && s->tag / 2 <= c->serial) {
+        c->found = guard_map_meets(s, c->changes, c->n, c->map);
     }
-    return found;
+    return c->found;
 }
 
 const GuardChange *guard_map_conflict(const GuardChange *changes, size_t n,
                                       uint64_t serial, GuardLiveMap *map)
 {
-    const GuardChange *c;
+    GuardMapConflict c = {
+        .changes = changes, .n = n, .serial = serial, .map = map,
+    };
 
     if (GUARD_MUTANT(GUARD_HOOK_MAP_WAIT)) {
         return NULL;
     }
     guard_map_bury_orphans();
-    c = guard_map_table_conflict(&guard_maps_bql, changes, n, serial, map);
-    return c ?: guard_map_table_conflict(&guard_maps_other, changes, n, serial,
-                                         map);
+    if (!guard_map_visit(&guard_maps_bql, guard_map_conflicts, &c)) {
+        guard_map_visit(&guard_maps_other, guard_map_conflicts, &c);
+    }
+    return c.found;
 }
