@@ -51,13 +51,29 @@ def estimate(samples: Sequence[float],
     return Estimate(middle, max(middle - low, high - middle), len(ordered))
 
 
-def paired_ratio(reference: Sequence[float], other: Sequence[float]) -> float:
-    """The median ratio of slices that ran side by side."""
+def _check_slices(reference: Sequence[float], other: Sequence[float]):
     if len(reference) != len(other):
         raise ValueError(f'{len(reference)} slices here, {len(other)} there')
     if not all(value > 0 for value in reference):
         raise ValueError('a slice that took no time')
+
+
+def paired_ratio(reference: Sequence[float], other: Sequence[float]) -> float:
+    """The median ratio of slices that ran side by side."""
+    _check_slices(reference, other)
     return median(b / a for a, b in zip(reference, other))
+
+
+def fastest_ratio(reference: Sequence[float], other: Sequence[float]) -> float:
+    """
+    The ratio of the fastest slice of each side.
+
+    For work that is the same in each slice: what else goes on in a host, or in
+    the host of a virtual one, makes it slower by bursts and never faster, so
+    that the fastest slice says most about the work itself.
+    """
+    _check_slices(reference, other)
+    return min(other) / min(reference)
 
 
 def turns(sides: Sequence[str], rounds: int) -> List[Tuple[str, ...]]:

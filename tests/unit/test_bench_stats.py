@@ -101,12 +101,25 @@ class Pairs(unittest.TestCase):
         self.assertAlmostEqual(
             bench_stats.paired_ratio(speeds, [1.1 * s for s in speeds]), 1.1)
 
+    def test_bursts(self):
+        """What makes some slices slower does not change the fastest."""
+        source = random.Random(3)
+
+        def slices(cost):
+            return [cost * (1 if source.random() < 0.3
+                            else 1 + source.random()) for _ in range(24)]
+
+        for _ in range(100):
+            self.assertAlmostEqual(
+                bench_stats.fastest_ratio(slices(2), slices(2.2)), 1.1)
+
     def test_nonsense(self):
         """Slices that are missing or empty are errors."""
-        with self.assertRaises(ValueError):
-            bench_stats.paired_ratio([1, 2], [1])
-        with self.assertRaises(ValueError):
-            bench_stats.paired_ratio([1, 0], [1, 1])
+        for ratio in bench_stats.paired_ratio, bench_stats.fastest_ratio:
+            with self.assertRaises(ValueError):
+                ratio([1, 2], [1])
+            with self.assertRaises(ValueError):
+                ratio([1, 0], [1, 1])
 
     def test_turns(self):
         """There and back again"""
