@@ -54,6 +54,14 @@ static inline bool guard_probe_ok(const CPUTLBEntryFull *full, vaddr addr,
            !guard_hit(full, addr, MAX(size, 1), type);
 }
 
+/* The flags of an entry for a probe, of which not all are known to be 0 */
+static inline int guard_probe_flags(const CPUTLBEntryFull *full, int flags,
+                                    vaddr addr, int size, MMUAccessType type)
+{
+    return flags & TLB_GUARD && guard_probe_ok(full, addr, size, type)
+           ? flags & ~TLB_GUARD : flags;
+}
+
 /**
  * guard_tcg_span: decide on a block access as one
  * @env: CPU
