@@ -4,7 +4,8 @@
 Measure what the patches cost: run this QEMU and the same one without them in
 turn, and print ratios, so that 1.00 is "as fast" and 1.02 is "2 % slower".
 
-A pair is a fresh process of each side.  They live at the same time and take
+A pair is a fresh process of each side, both of one of several layouts in which
+the binaries were linked.  They live at the same time and take
 turns: one runs a slice of the work, then the next, in the order A B, B A,
 and so on.  The pair's ratio is that of the fastest slice of each, or the
 median over its slices where two vCPUs get in each other's way.  A cell of the
@@ -35,6 +36,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 import arm
 import bench_stats
 import cases
+import layouts
 from machine import BenchError, Cost, LoopMachine, Machine
 from reference import build_plugin, build_reference
 
@@ -82,7 +84,7 @@ class Row(NamedTuple):
 class Bench:
     """The binaries, the guests, and how long to try"""
 
-    def __init__(self, args: argparse.Namespace, qemus: Dict[str, str],
+    def __init__(self, args: argparse.Namespace, qemus: Dict[str, List[str]],
                  tmp: str):
         self.args = args
         self.qemus = qemus
@@ -123,9 +125,15 @@ class Bench:
         if variant.untouched and machine.violations():
             raise BenchError('the guest touched what should be left alone')
 
-    def _loop_machine(self, program: str, name: str) -> LoopMachine:
+    def _qemu(self, variant: cases.Variant, number: int) -> str:
+        """The binary for a pair: the same layout for all its sides"""
+        layouts = self.qemus[variant.binary]
+        return layouts[number % len(layouts)]
+
+    def _loop_machine(self, program: str, name: str,
+                      number: int) -> LoopMachine:
         variant = cases.VARIANTS[name]
-        return LoopMachine(self.qemus[variant.binary],
+        return LoopMachine(self._qemu(variant, number),
                            self._options(variant),
                            str(self.args.guests / f'{program}.elf'))
 
@@ -140,7 +148,7 @@ class Bench:
                 return max(1, round(count * SLICE / cost.cpu))
             count *= 2
 
-    def loop_pair(self, case: cases.Case, _number: int) -> Dict[str, List]:
+    def loop_pair(self, case: cases.Case, number: int) -> Dict[str, List]:
         """Slices of each side, in turn"""
         sides = {'': case.reference, **case.columns}
         costs: Dict[str, List[Cost]] = {name: [] for name in sides}
@@ -149,7 +157,7 @@ class Bench:
             for side in sides.values():
                 if side.variant not in machines:
                     machine = machines[side.variant] = stack.enter_context(
-                        self._loop_machine(case.program, side.variant))
+                        self._loop_machine(case.program, side.variant, number))
                     self._set_up(machine, cases.VARIANTS[side.variant])
             key = (case.program, case.reference)
             if key not in self._counts:
@@ -171,21 +179,21 @@ class Bench:
                 self._check(machine, cases.VARIANTS[name])
         return costs
 
-    def _linux(self, variant: cases.Variant) -> Machine:
+    def _linux(self, variant: cases.Variant, number: int = 0) -> Machine:
         kernel = self.args.kernel / 'vmlinuz'
-        return Machine(self.qemus[variant.binary],
+        return Machine(self._qemu(variant, number),
                        ['-m', '256M', '-serial', 'null',
                         '-kernel', str(kernel),
                         '-initrd', self._initrd_path(),
                         '-append', BOOT_LINE, *self._options(variant)])
 
-    def _boot(self, name: str) -> Cost:
+    def _boot(self, name: str, number: int) -> Cost:
         variant = cases.VARIANTS[name]
         if variant.symbol:
             # Not while the time runs
             self._symbol(variant.symbol)
         begin = time.monotonic()
-        with self._linux(variant) as machine:
+        with self._linux(variant, number) as machine:
             self._set_up(machine, variant)
             machine.wait_text(b'@@qemu-guard ready')
             # A fresh process spends as much as a fifth of its time in the host
@@ -224,7 +232,7 @@ class Bench:
         """One boot of each side; every other pair begins with the last"""
         sides = {'': case.reference, **case.columns}
         turn = bench_stats.turns(tuple(sides), 2)[number % 2]
-        return {name: [self._boot(sides[name].variant)] for name in turn}
+        return {name: [self._boot(sides[name].variant, number)] for name in turn}
 
     # --- One case ---
 
@@ -482,6 +490,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--seconds', type=positive, default=600, metavar='S',
                         help='at most so long for a case (default: '
                         '%(default)s)')
+    parser.add_argument('--layouts', type=int, default=8, metavar='N',
+                        help='link the binaries of --build so many times, in '
+                        'different orders, and use them in turn; 0: take them '
+                        'as they are (default: %(default)s)')
     parser.add_argument('--arm-runs', type=int, default=5, metavar='N',
                         help='how often pages are guarded for the table of '
                         'times (default: %(default)s)')
@@ -502,6 +514,10 @@ def parse_arguments() -> argparse.Namespace:
     for name in 'qemu', 'guests', 'kernel':
         if getattr(args, name) is None:
             parser.error(f'--build or --{name} is needed')
+    if args.other or not args.build or Path(args.qemu).parent != (
+            args.build / 'qemu'):
+        # What is compared are these binaries
+        args.layouts = 0
     if not args.build and not args.other:
         parser.error('--build or --other is needed')
     return args
@@ -529,8 +545,13 @@ def run(args: argparse.Namespace) -> int:
                               for case in args.chosen
                               for side in case.columns.values()):
         args.plugin = build_plugin(ROOT, args.build)
-    qemus = {cases.PATCHED: os.path.abspath(args.qemu),
-             cases.STOCK: os.path.abspath(other)}
+    patched = os.path.abspath(args.qemu)
+    qemus = {cases.PATCHED: [patched], cases.STOCK: [os.path.abspath(other)]}
+    if args.layouts > 0:
+        folder = args.build / 'bench/layouts'
+        qemus = {name: layouts.make(Path(binary).parent, folder / name,
+                                    args.layouts)
+                 for name, (binary,) in qemus.items()}
     load = f'{os.getloadavg()[0]:.1f} before'
     rows = []
     with tempfile.TemporaryDirectory(prefix='qemu-guard-bench-') as tmp:
@@ -549,7 +570,7 @@ def run(args: argparse.Namespace) -> int:
                 + f'  {row.seconds:.0f} s'))
     times = None
     if args.arm:
-        times = arm.measure(qemus[cases.PATCHED], args.arm_runs, say)
+        times = arm.measure(patched, args.arm_runs, say)
     load += f', {os.getloadavg()[0]:.1f} after, the bench itself included'
 
     for group, members in groups(rows):

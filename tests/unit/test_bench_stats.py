@@ -20,6 +20,7 @@ import arm                  # noqa: E402
 import bench                # noqa: E402
 import bench_stats          # noqa: E402
 import cases                # noqa: E402
+import layouts              # noqa: E402
 import reference            # noqa: E402
 from machine import BenchError, Cost, guard_command     # noqa: E402
 
@@ -273,6 +274,34 @@ class Rows(unittest.TestCase):
                                                  re.MULTILINE)
             for side in (case.reference, *case.columns.values()):
                 self.assertIn(side.loop, loops[case.program])
+
+
+class Layouts(unittest.TestCase):
+    """One binary, linked several times"""
+
+    def test_shuffled(self):
+        """The objects have another order, and all else has its place."""
+        words = ['cc', '-m64', '-o', 'q.o', '-Wl,--as-needed', '-Wl,x.o',
+                 *(f'{i}.c.o' for i in range(50)), '-Wl,--start-group', 'l.a']
+        first, again, other = (layouts.shuffled(words, seed, 'out')
+                               for seed in (1, 1, 2))
+        self.assertEqual(first, again)
+        self.assertNotEqual(first, other)
+        self.assertNotEqual(first[6:56], words[6:56])
+        self.assertEqual(sorted(first[6:56]), sorted(words[6:56]))
+        self.assertEqual(first[:6] + first[56:58], ['cc', '-m64', '-o', 'out',
+                         '-Wl,--as-needed', '-Wl,x.o', *words[56:]])
+
+    def test_in_turn(self):
+        """All sides of a pair have the same layout, the next pair another."""
+        made = bench.Bench(settings(), {cases.PATCHED: ['p0', 'p1'],
+                                        cases.STOCK: ['s0', 's1']}, '')
+        # pylint: disable=protected-access
+        found = [[made._qemu(cases.VARIANTS[name], number)
+                  for name in ('stock', 'off', 'armed')]
+                 for number in range(3)]
+        self.assertEqual(found, [['s0', 'p0', 'p0'], ['s1', 'p1', 'p1'],
+                                 ['s0', 'p0', 'p0']])
 
 
 class Guards(unittest.TestCase):
