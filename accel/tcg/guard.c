@@ -81,6 +81,8 @@ static void guard_tcg_cflags(CPUState *cpu, uint32_t flag, bool on)
     }
 }
 
+bool guard_tlb_flagged;
+
 /* On the CPU's own thread, between translation blocks */
 static void guard_tcg_flush(CPUState *cpu, run_on_cpu_data data)
 {
@@ -103,6 +105,7 @@ void guard_tcg_sync_later(void)
 {
     CPUState *cpu;
 
+    qatomic_set(&guard_tlb_flagged, false);
     CPU_FOREACH(cpu) {
         if (cpu->created && !cpu->unplug) {
             async_run_on_cpu(cpu, guard_tcg_flush, RUN_ON_CPU_NULL);
@@ -152,6 +155,7 @@ void guard_tcg_sync_insn(CPUState *self)
      * for one that may wait for this one.  The safe work item runs once no
      * vCPU executes; those that go on after it serve their queues first.
      */
+    qatomic_set(&guard_tlb_flagged, false);
     CPU_FOREACH(cpu) {
         if (cpu != self && cpu->created && !cpu->unplug) {
             async_run_on_cpu(cpu, guard_tcg_flush, RUN_ON_CPU_NULL);
@@ -524,6 +528,7 @@ guard_tlb_fill_found(CPUTLBEntryFull *full, ram_addr_t ram)
     full->extra.guard[MMU_DATA_STORE] = page->nowrite;
     if (page->nowrite && !GUARD_MUTANT(GUARD_HOOK_TLB_WRITE)) {
         prot |= PAGE_WRITE;
+        qatomic_set(&guard_tlb_flagged, true);
     }
     if (page->noread && !GUARD_MUTANT(GUARD_HOOK_TLB_READ)) {
         prot |= PAGE_READ;

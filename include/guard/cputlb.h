@@ -16,6 +16,12 @@
 #define MO_GUARD_FIRST      (1 << 11)
 #define MO_GUARD_SECOND     (1 << 12)
 
+/*
+ * Whether any vCPU has an entry with TLB_GUARD for stores.  For speed only: it
+ * may be false for a moment while one has.
+ */
+extern bool guard_tlb_flagged;
+
 int guard_tlb_fill_slow(CPUTLBEntryFull *full, ram_addr_t ram);
 
 /**
