@@ -528,7 +528,9 @@ guard_tlb_fill_found(CPUTLBEntryFull *full, ram_addr_t ram)
     full->extra.guard[MMU_DATA_STORE] = page->nowrite;
     if (page->nowrite && !GUARD_MUTANT(GUARD_HOOK_TLB_WRITE)) {
         prot |= PAGE_WRITE;
-        qatomic_set(&guard_tlb_flagged, true);
+        if (!qatomic_read(&guard_tlb_flagged)) {
+            qatomic_set(&guard_tlb_flagged, true);
+        }
     }
     if (page->noread && !GUARD_MUTANT(GUARD_HOOK_TLB_READ)) {
         prot |= PAGE_READ;

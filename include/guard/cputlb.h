@@ -17,8 +17,8 @@
 #define MO_GUARD_SECOND     (1 << 12)
 
 /*
- * Whether any vCPU has an entry with TLB_GUARD for stores.  For speed only: it
- * may be false for a moment while one has.
+ * Whether any vCPU got an entry with TLB_GUARD for stores since the table was
+ * changed.  For speed only: it may be false for a moment while one has such.
  */
 extern bool guard_tlb_flagged;
 
@@ -60,7 +60,7 @@ static inline bool guard_probe_ok(const CPUTLBEntryFull *full, vaddr addr,
            !guard_hit(full, addr, MAX(size, 1), type);
 }
 
-/* The flags of an entry for a probe, of which not all are known to be 0 */
+/* The flags of an entry, without TLB_GUARD if no protected byte is probed */
 static inline int guard_probe_flags(const CPUTLBEntryFull *full, int flags,
                                     vaddr addr, int size, MMUAccessType type)
 {

@@ -4,14 +4,15 @@
 Measure what the patches cost: run this QEMU and the same one without them in
 turn, and print ratios, so that 1.00 is "as fast" and 1.02 is "2 % slower".
 
-A pair is a fresh process of each side, both of one of several layouts in which
-the binaries were linked.  They live at the same time and take
-turns: one runs a slice of the work, then the next, in the order A B, B A,
-and so on.  The pair's ratio is that of the fastest slice of each, or the
-median over its slices where two vCPUs get in each other's way.  A cell of the
-table is the median over the pairs; it is followed by the distance to the
-farther end of that median's 95 % confidence interval by order statistics.
-Pairs are added until this spread is small enough for all columns of a row.
+A pair is a fresh process of each side; the binaries were linked several times,
+their objects in another order, and pairs take them in turn.  The processes
+live at the same time and take turns: one runs a slice of the work, then the
+next, in the order A B, B A, and so on.  The pair's ratio is that of the
+fastest slice of each, or the median over its slices where two vCPUs get in
+each other's way.  A cell of the table is the median over the pairs; it is
+followed by the distance to the farther end of that median's 95 % confidence
+interval by order statistics.  Pairs are added until this spread is small
+enough for all columns of a row.
 
 What is compared is CPU time of the whole process, user and system, read
 while the virtual machine is stopped; so load on the host disturbs little.  Of
@@ -126,9 +127,9 @@ class Bench:
             raise BenchError('the guest touched what should be left alone')
 
     def _qemu(self, variant: cases.Variant, number: int) -> str:
-        """The binary for a pair: the same layout for all its sides"""
-        layouts = self.qemus[variant.binary]
-        return layouts[number % len(layouts)]
+        """The binary for a pair"""
+        made = self.qemus[variant.binary]
+        return made[number % len(made)]
 
     def _loop_machine(self, program: str, name: str,
                       number: int) -> LoopMachine:
@@ -231,8 +232,11 @@ class Bench:
     def boot_pair(self, case: cases.Case, number: int) -> Dict[str, List]:
         """One boot of each side; every other pair begins with the last"""
         sides = {'': case.reference, **case.columns}
-        turn = bench_stats.turns(tuple(sides), 2)[number % 2]
-        return {name: [self._boot(sides[name].variant, number)] for name in turn}
+        # The other way round also with the same layout
+        turn = bench_stats.turns(tuple(sides), 2)[
+            (number + number // len(self.qemus[cases.STOCK])) % 2]
+        return {name: [self._boot(sides[name].variant, number)]
+                for name in turn}
 
     # --- One case ---
 
@@ -261,8 +265,7 @@ class Bench:
         ratios: Dict[str, List[Cost]] = {name: [] for name in case.columns}
         pair = (self.boot_pair if case.program == cases.LINUX
                 else self.loop_pair)
-        # Of two vCPUs the fastest slice is one in which the other was held up
-        ratio = (bench_stats.paired_ratio if case.by_wall
+        ratio = (bench_stats.paired_ratio if case.contended
                  else bench_stats.fastest_ratio)
         cells: Dict[str, Cell] = {}
         reached = False
@@ -338,10 +341,11 @@ def legend(rows: List[Row], limit: float) -> List[str]:
     """What the words in all tables mean"""
     lines = []
     if rows:
-        lines.append('Each cell: median ratio of CPU times ± spread [pairs], '
-                     'of a loop those of the fastest slice of each side; '
-                     'spread: to the farther end of the 95 % confidence '
-                     'interval of the median.')
+        lines.append('Each cell: median ratio of CPU times ± spread [pairs]; '
+                     'the ratio of a pair is that of the fastest slice of '
+                     'each side, or the median of its slices where two vCPUs '
+                     'get in each other\'s way; spread: to the farther end of '
+                     'the 95 % confidence interval of the median.')
     if any(not row.reached and row.cells for row in rows):
         lines.append(f'(!): the spread did not get below {limit:g} (of the '
                      'ratio, where that is above 1) within the pairs and the '
@@ -514,8 +518,8 @@ def parse_arguments() -> argparse.Namespace:
     for name in 'qemu', 'guests', 'kernel':
         if getattr(args, name) is None:
             parser.error(f'--build or --{name} is needed')
-    if args.other or not args.build or Path(args.qemu).parent != (
-            args.build / 'qemu'):
+    if args.other or not args.build or Path(args.qemu).resolve() != (
+            args.build / 'qemu' / layouts.QEMU):
         # What is compared are these binaries
         args.layouts = 0
     if not args.build and not args.other:

@@ -69,8 +69,8 @@ def fastest_ratio(reference: Sequence[float], other: Sequence[float]) -> float:
     The ratio of the fastest slice of each side.
 
     For work that is the same in each slice: what else goes on in a host, or in
-    the host of a virtual one, makes it slower by bursts and never faster, so
-    that the fastest slice says most about the work itself.
+    the host of a virtual one, makes it slower, by bursts, so that the fastest
+    slice says most about the work itself.
     """
     _check_slices(reference, other)
     return min(other) / min(reference)

@@ -29,8 +29,9 @@ def shuffled(words: Sequence[str], seed: int, out: str) -> List[str]:
     places = [i for i, word in enumerate(words)
               if word.endswith('.o') and not word.startswith('-')
               and words[i - 1] != '-o']
-    objects = [words[i] for i in places]
-    random.Random(seed).shuffle(objects)
+    # What two binaries have in common is in the same order in both
+    objects = sorted((words[i] for i in places), key=lambda word:
+                     random.Random(f'{seed} {word}').random())
     for place, word in zip(places, objects):
         words[place] = word
     # Nobody looks at these with a debugger
@@ -70,11 +71,12 @@ def make(build: Path, folder: Path, count: int) -> List[str]:
         if out.exists() and out.stat().st_mtime > binary.stat().st_mtime:
             continue
         words = words or _command(build)
-        done = subprocess.run(shuffled(words, seed, str(out)), cwd=build,
+        new = f'{out}.new'
+        done = subprocess.run(shuffled(words, seed, new), cwd=build,
                               stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True,
                               check=False)
         if done.returncode:
-            out.unlink(missing_ok=True)
             raise BenchError(f'linking {out} failed: {done.stdout[-400:]}')
+        os.replace(new, out)
     return made

@@ -191,6 +191,7 @@ class Rows(unittest.TestCase):
     def test_by_wall(self):
         """A case can be one of wall-clock time."""
         case = CASE._replace(columns={'on': cases.Side('xo')}, by_wall=True)
+        self.assertTrue(all(c.contended for c in cases.CASES if c.by_wall))
         bench_ = FakeBench(iter(()))
         bench_.loop_pair = lambda _case, _number: {
             '': [Cost(1.0, 1.0)], 'on': [Cost(1.0, 3.0)]}
@@ -289,6 +290,11 @@ class Layouts(unittest.TestCase):
         self.assertNotEqual(first, other)
         self.assertNotEqual(first[6:56], words[6:56])
         self.assertEqual(sorted(first[6:56]), sorted(words[6:56]))
+        # Another binary with some objects more
+        more = layouts.shuffled(words + ['a.o', 'b.o'], 1, 'out')
+        both = set(words[6:56])
+        self.assertEqual([word for word in more if word in both],
+                         [word for word in first if word in both])
         self.assertEqual(first[:6] + first[56:58], ['cc', '-m64', '-o', 'out',
                          '-Wl,--as-needed', '-Wl,x.o', *words[56:]])
 
