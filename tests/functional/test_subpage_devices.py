@@ -10,6 +10,7 @@ with it.
 import os
 import socket
 import struct
+import subprocess
 import threading
 import time
 
@@ -771,6 +772,53 @@ class Foreign(GuardDeviceTest):
         self.lifted(vm)
         self.assertIn('return', vm.qmp('netdev_add', net))
         self.refused(self.protect(vm, self.TARGET), 'vhost-user')
+
+    def daemon(self):
+        """A disk of zeroes in another process; returns its socket."""
+        binary = os.path.join(os.path.dirname(self.qemu_bin),
+                              'storage-daemon/qemu-storage-daemon')
+        if not os.path.exists(binary):
+            self.skipTest('no qemu-storage-daemon in this build')
+        path = os.path.join(self.socket_dir().name, 'disk')
+        daemon = subprocess.Popen([
+            binary, '--blockdev', 'null-co,node-name=zeroes,size=1048576,'
+            'read-zeroes=on', '--export', 'vhost-user-blk,id=disk,'
+            f'node-name=zeroes,addr.type=unix,addr.path={path}'])
+        self.addCleanup(daemon.wait)
+        self.addCleanup(daemon.kill)
+        deadline = time.monotonic() + 20
+        while not os.path.exists(path):
+            self.assertIsNone(daemon.poll())
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+        return path
+
+    def test_vhost_live(self):
+        """A process that writes to memory by itself."""
+        vm = self.start(
+            '-object', 'memory-backend-memfd,id=ram,size=64M,share=on',
+            '-machine', 'memory-backend=ram',
+            '-chardev', f'socket,id=disk,path={self.daemon()}')
+        device = {'driver': 'vhost-user-blk-pci', 'id': 'blk', 'addr': '4',
+                  'chardev': 'disk', 'num-queues': 1,
+                  'disable-legacy': 'on'}
+        self.armed(vm, self.TARGET)
+        self.refused(vm.qmp('device_add', device), 'vhost', 'protected')
+        self.lifted(vm)
+        self.assertIn('return', vm.qmp('device_add', device))
+        self.refused(self.protect(vm, self.TARGET), 'vhost-user')
+        # And that is why
+        blk = Modern(vm.qtest, 4 << 3, VIRTIO)
+        queue = blk.queue(0, MIB)
+        blk.ready()
+        vm.qtest.write(self.TARGET, b'\xa7' * 512)
+        vm.qtest.write(2 * MIB, struct.pack('<IIQ', 0, 0, 0))
+        queue.post((2 * MIB, 16, False), (self.TARGET, 512, True),
+                   (2 * MIB + 16, 1, True))
+        self.assertTrue(queue.wait())
+        self.assertEqual(vm.qtest.read(self.TARGET, 512), bytes(512))
+        self.refused(self.protect(vm, self.TARGET), 'vhost-user', 'blk')
+        self.assertEqual(vm.cmd('query-subpage-access'), [])
 
     def not_later(self, driver):
         """A device can't be plugged while memory is protected."""
