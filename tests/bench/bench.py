@@ -44,10 +44,16 @@ from reference import build_plugin, build_reference
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-# A slice of a loop, in seconds of CPU time, and how many make a run.  Short
-# enough that some fall between two bursts of what else a host does.
-SLICE = 0.05
-SLICES = 24
+class Slices(NamedTuple):
+    """How long a slice of a loop is, in seconds of CPU time, and how many"""
+    length: float
+    number: int
+
+
+# Short enough that some fall between two bursts of what else a host does
+SLICES = Slices(0.05, 24)
+# Where vCPUs wait for each other, and for them a slice to begin and to end
+CONTENDED = Slices(0.2, 6)
 
 # What every boot gets.  Without KASLR a variable of the kernel has the same
 # address each time.
@@ -92,7 +98,7 @@ class Bench:
         self._tmp = tmp
         self._initrd: Optional[str] = None
         self._symbols: Dict[str, int] = {}
-        self._counts: Dict[Tuple[str, cases.Side], int] = {}
+        self._counts: Dict[Tuple[str, cases.Side, Slices], int] = {}
         self.samples: Dict[str, List] = {}
 
     # --- One pair ---
@@ -138,20 +144,22 @@ class Bench:
                            self._options(variant),
                            str(self.args.guests / f'{program}.elf'))
 
-    def _calibrate(self, machine: LoopMachine, loop: str) -> int:
-        """How often the loop goes round in a slice"""
+    @staticmethod
+    def _calibrate(machine: LoopMachine, loop: str, length: float) -> int:
+        """How often the loop goes round in a slice of so many seconds"""
         count = 1
         while True:
             cost = machine.slice(loop, count)
-            if cost.cpu > SLICE / 4:
+            if cost.cpu > length / 4:
                 # The first slice of a loop translates it: measure again.
                 cost = machine.slice(loop, count)
-                return max(1, round(count * SLICE / cost.cpu))
+                return max(1, round(count * length / cost.cpu))
             count *= 2
 
     def loop_pair(self, case: cases.Case, number: int) -> Dict[str, List]:
         """Slices of each side, in turn"""
         sides = {'': case.reference, **case.columns}
+        slices = CONTENDED if case.contended else SLICES
         costs: Dict[str, List[Cost]] = {name: [] for name in sides}
         with contextlib.ExitStack() as stack:
             machines = {}
@@ -160,10 +168,11 @@ class Bench:
                     machine = machines[side.variant] = stack.enter_context(
                         self._loop_machine(case.program, side.variant, number))
                     self._set_up(machine, cases.VARIANTS[side.variant])
-            key = (case.program, case.reference)
+            key = (case.program, case.reference, slices)
             if key not in self._counts:
                 self._counts[key] = self._calibrate(
-                    machines[case.reference.variant], case.reference.loop)
+                    machines[case.reference.variant], case.reference.loop,
+                    slices.length)
             count = self._counts[key]
 
             def one(side: cases.Side) -> Cost:
@@ -173,7 +182,7 @@ class Bench:
 
             for side in sides.values():
                 one(side)
-            for turn in bench_stats.turns(tuple(sides), SLICES):
+            for turn in bench_stats.turns(tuple(sides), slices.number):
                 for name in turn:
                     costs[name].append(one(sides[name]))
             for name, machine in machines.items():
