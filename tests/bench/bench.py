@@ -91,6 +91,17 @@ class Row(NamedTuple):
     problem: str = ''
 
 
+@contextlib.contextmanager
+def one_cpu():
+    """What is started meanwhile runs on one CPU."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 class Bench:
     """The binaries, the guests, and how long to try"""
 
@@ -165,6 +176,8 @@ class Bench:
         slices = CONTENDED if case.contended else SLICES
         costs: Dict[str, List[Cost]] = {name: [] for name in sides}
         with contextlib.ExitStack() as stack:
+            if case.one_cpu:
+                stack.enter_context(one_cpu())
             machines = {}
             for side in sides.values():
                 if side.variant not in machines:
