@@ -16,27 +16,8 @@
 #include "guard/guard.h"
 #include "guard/physmem.h"
 
-/*
- * Who makes an access: what the thread was told last, and the device that it
- * works for, if it is at that.  Only names hang on it.
- */
-static __thread const void *guard_who;
-static __thread const void *guard_for;
-
-void guard_note_slow(const void *who)
-{
-    guard_who = guard_for ?: who;
-}
-
-void guard_work_for(const void *who)
-{
-    guard_for = who;
-}
-
-const void *guard_working_for(void)
-{
-    return guard_for;
-}
+__thread const void *guard_who;
+__thread const void *guard_for;
 
 const void *guard_noted(void)
 {

@@ -124,7 +124,7 @@ static bool guard_map_empty(const GuardMapBucket *b)
 static inline void guard_map_fill(GuardMapSlot *s, void *host, const void *who,
                                   hwaddr len, bool is_write)
 {
-    s->who = guard_working_for() ?: who;
+    s->who = guard_for ?: who;
     s->len = len;
     s->tag = qatomic_read_u64(&guard_maps_serial) * 2 + is_write;
     qatomic_set(&s->host, host);

@@ -17,7 +17,12 @@ static inline bool guard_active(void)
     return unlikely(qatomic_read(&guard_on));
 }
 
-void guard_note_slow(const void *who);
+/*
+ * Who makes an access: what the thread was told last, and the device that it
+ * works for, if it is at that.  Only names hang on it.
+ */
+extern __thread const void *guard_who;
+extern __thread const void *guard_for;
 
 /**
  * guard_note: who makes the accesses that follow on this thread
@@ -28,7 +33,7 @@ void guard_note_slow(const void *who);
 static inline void guard_note(const void *who)
 {
     if (guard_active()) {
-        guard_note_slow(who);
+        guard_who = guard_for ?: who;
     }
 }
 
@@ -39,6 +44,9 @@ static inline void guard_note(const void *who)
  * For devices without an address space of their own.  Nothing may yield until
  * it is called with NULL.
  */
-void guard_work_for(const void *who);
+static inline void guard_work_for(const void *who)
+{
+    guard_for = who;
+}
 
 #endif /* GUARD_ACTIVE_H */

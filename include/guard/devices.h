@@ -60,8 +60,7 @@ struct GuardChange;
  */
 void guard_migration_changed(const struct GuardChange *changes, size_t n);
 
-/* What guard_note() and guard_work_for() were told on this thread, or NULL */
+/* What guard_note() was told on this thread, or NULL */
 const void *guard_noted(void);
-const void *guard_working_for(void);
 
 #endif /* GUARD_DEVICES_H */
