@@ -269,7 +269,7 @@ static void guard_map_orphan(const GuardMapSlot *m)
     qemu_spin_unlock(&guard_orphans_lock);
 }
 
-static void __attribute__((cold, noinline))
+static bool __attribute__((cold, noinline))
 guard_map_record_slow(void *host, const void *who, hwaddr len, bool is_write)
 {
     GuardMapTable *t = guard_map_table();
@@ -287,7 +287,7 @@ guard_map_record_slow(void *host, const void *who, hwaddr len, bool is_write)
     }
     guard_map_unlock(t, b);
     if (!taken) {
-        return;
+        return t->bql;
     }
 
     node = g_new(GuardMapNode, 1);
@@ -296,23 +296,23 @@ guard_map_record_slow(void *host, const void *who, hwaddr len, bool is_write)
     node->next = b->more;
     qatomic_set(&b->more, node);
     guard_map_unlock(t, b);
+    return t->bql;
 }
 
-void *guard_map_record(void *host, const void *who, hwaddr len, bool is_write)
+bool guard_map_record(void *host, const void *who, hwaddr len, bool is_write)
 {
     GuardMapSlot *s = &guard_map_bucket(&guard_maps_bql, host, len,
                                         is_write)->slot;
 
-    if (!host || GUARD_MUTANT(GUARD_HOOK_MAP_RECORD)) {
-        return host;
+    if (GUARD_MUTANT(GUARD_HOOK_MAP_RECORD)) {
+        return true;
     }
     if (likely(bql_locked()) && likely(!s->host) &&
         likely(!qatomic_read(&guard_orphans))) {
         guard_map_fill(s, host, who, len, is_write);
-    } else {
-        guard_map_record_slow(host, who, len, is_write);
+        return true;
     }
-    return host;
+    return guard_map_record_slow(host, who, len, is_write);
 }
 
 static void __attribute__((cold, noinline))

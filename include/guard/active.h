@@ -28,7 +28,7 @@ extern __thread const void *guard_for;
  * guard_note: who makes the accesses that follow on this thread
  * @who: an AddressSpace, or a VirtIODevice; used as a name only
  *
- * For the events of what is blocked.  guard_work_for() takes precedence.
+ * For the events of what is blocked.  GUARD_WORK_FOR() takes precedence.
  */
 static inline void guard_note(const void *who)
 {
@@ -37,16 +37,29 @@ static inline void guard_note(const void *who)
     }
 }
 
-/**
- * guard_work_for: accesses and maps that follow on this thread are a device's
- * @who: the VirtIODevice; NULL: not any more
- *
- * For devices without an address space of their own.  Nothing may yield until
- * it is called with NULL.
- */
-static inline void guard_work_for(const void *who)
+static inline const void *guard_work_begin(const void *who)
 {
+    const void *before = guard_for;
+
     guard_for = who;
+    return before;
 }
+
+static inline void guard_work_end(const void **before)
+{
+    guard_for = *before;
+}
+
+/**
+ * GUARD_WORK_FOR: accesses and maps from here to the end of the block are a
+ *                 device's
+ * @who: the VirtIODevice
+ *
+ * For devices without an address space of their own.  Nothing in the block may
+ * yield.
+ */
+#define GUARD_WORK_FOR(who)                                             \
+    G_GNUC_UNUSED __attribute__((cleanup(guard_work_end)))              \
+    const void *guard_work_before = guard_work_begin(who)
 
 #endif /* GUARD_ACTIVE_H */

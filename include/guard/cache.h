@@ -3,6 +3,14 @@
  * Sub-page protection: MemoryRegionCache.  Part of exec/memory.h.
  */
 
+/* Called at the end of address_space_cache_init() */
+static inline void guard_cache_init(MemoryRegionCache *cache,
+                                    const AddressSpace *as)
+{
+    cache->guard_seen = 0;
+    cache->guard_who = guard_for ?: as;
+}
+
 /* Whether no byte of a range of cached RAM is blocked, by the table */
 bool guard_cache_clear(const MemoryRegionCache *cache, hwaddr addr,
                        hwaddr len, bool is_write);

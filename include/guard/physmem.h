@@ -207,23 +207,21 @@ static inline bool guard_may_discard(ram_addr_t ram, uint64_t len)
 /*
  * Live maps: see docs/devel/subpage.rst
  */
-void *guard_map_record(void *host, const void *who, hwaddr len, bool is_write);
-void guard_map_forget(void *host, hwaddr len, bool is_write);
 
 /**
- * guard_mapped: address_space_map() is about to give away a host pointer
+ * guard_map_record: a device is given a pointer to RAM
  * @host: the pointer
- * @as: address space that was asked
- * @plen: length; read after @host was evaluated
+ * @who: address space or device; used as a name only
+ * @len: bytes
  * @is_write: whether the device may write there
  *
- * Called in an RCU critical section.  Returns: @host.
+ * Returns: whether the BQL is held, so that no table was published since the
+ * memory was looked up.
  */
-static inline void *guard_mapped(void *host, AddressSpace *as,
-                                 const hwaddr *plen, bool is_write)
-{
-    return guard_map_record(host, as, *plen, is_write);
-}
+bool guard_map_record(void *host, const void *who, hwaddr len, bool is_write);
+
+/* It gives the pointer back; the whole, or a part */
+void guard_map_forget(void *host, hwaddr len, bool is_write);
 
 /**
  * guard_map_serial: a number that maps made from now on exceed
@@ -271,20 +269,16 @@ void guard_map_copy(ram_addr_t ram, void *buf, hwaddr len);
 
 /**
  * guard_map_whole: map guest memory for a device that needs it in one piece
- * @who: the device; NULL if it is known by @as
- * Others: as in dma_memory_map()
+ * @as, @addr, @plen, @is_write: as in address_space_map()
  *
  * Where some of a piece of RAM is protected, a bounce buffer stands for all of
  * it, so that a descriptor doesn't fall into many pieces, and one that was in
  * one piece before a migration still is.  Such buffers don't count against the
  * limit of the address space, but GUARD_WHOLE_MAX; NULL, with the events, when
  * that is used up.
- *
- * What an iothread maps is filtered by a table that was in force when the map
- * had been recorded: see guard_change_now().
  */
-void *guard_map_whole(const void *who, AddressSpace *as, hwaddr addr,
-                      hwaddr *plen, bool is_write);
+void *guard_map_whole(AddressSpace *as, hwaddr addr, hwaddr *plen,
+                      bool is_write);
 
 bool guard_iov_refused_slow(const struct iovec *iov, unsigned n);
 
