@@ -18,6 +18,7 @@
 #include "accel/tcg/tb-context.h"
 #include "guard/cpu.h"
 #include "guard/cputlb.h"
+#include "guard/devices.h"
 
 GuardVCPU *guard_vcpus[GUARD_MAX_VCPUS];
 
@@ -137,6 +138,22 @@ void guard_tcg_sync(void)
     }
 }
 
+/* On the CPU's own thread, with the BQL held */
+static void guard_tcg_wait_iothreads(CPUState *cpu, run_on_cpu_data data)
+{
+    guard_iothreads_wait(data.host_ptr, INT_MAX);
+}
+
+static void guard_tcg_ask_iothreads(CPUState *self)
+{
+    GuardIothreads *t = guard_iothreads_ask();
+
+    if (t) {
+        async_run_on_cpu(self, guard_tcg_wait_iothreads,
+                         RUN_ON_CPU_HOST_PTR(t));
+    }
+}
+
 /* Calls of guard_tcg_sync_insn() whose safe work item has yet to run */
 static unsigned guard_tcg_syncs;
 
@@ -163,6 +180,7 @@ void guard_tcg_sync_insn(CPUState *self)
     }
     qatomic_inc(&guard_tcg_syncs);
     async_safe_run_on_cpu(self, guard_tcg_flush_last, RUN_ON_CPU_NULL);
+    guard_tcg_ask_iothreads(self);
 }
 
 void guard_tcg_wait_insn(CPUState *self)
@@ -174,6 +192,7 @@ void guard_tcg_wait_insn(CPUState *self)
     if (qatomic_read(&guard_tcg_syncs)) {
         async_safe_run_on_cpu(self, guard_tcg_nothing, RUN_ON_CPU_NULL);
     }
+    guard_tcg_ask_iothreads(self);
 }
 
 static GuardPath guard_access_path(const GuardAccess *a)

@@ -6,12 +6,16 @@
 #include "qemu/osdep.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "qemu/thread.h"
+#include "block/aio.h"
 #include "qapi/error.h"
 #include "qobject/qdict.h"
 #include "hw/pci/pci_device.h"
 #include "hw/qdev-core.h"
 #include "hw/virtio/vhost.h"
 #include "hw/virtio/virtio.h"
+#include "system/iothread.h"
 #include "guard/devices.h"
 #include "guard/guard.h"
 #include "guard/physmem.h"
@@ -231,4 +235,95 @@ static bool guard_foreign_refuses(Error **errp)
 bool guard_can_arm(Error **errp)
 {
     return !guard_foreign_refuses(errp) && guard_migration_allows(errp);
+}
+
+/*
+ * Iothreads make accesses and look up maps without the BQL, in RCU critical
+ * sections, and never poll meanwhile.  So one that runs a bottom half is at
+ * neither; and nobody is any more when a grace period has ended.  Either may be
+ * long in coming: virtio-balloon takes hints in one bottom half for as long as a
+ * migration lasts, and a migration is in a critical section while it waits for
+ * its socket.
+ */
+struct GuardIothreads {
+    struct rcu_head rcu;
+    QemuSemaphore sign;
+    unsigned left;              /* how many have yet to run a bottom half */
+};
+
+static void guard_iothreads_clear(void *opaque)
+{
+    GuardIothreads *t = opaque;
+
+    qemu_sem_destroy(&t->sign);
+}
+
+static void guard_iothreads_release(GuardIothreads *t)
+{
+    g_atomic_rc_box_release_full(t, guard_iothreads_clear);
+}
+
+static void guard_iothreads_grace(GuardIothreads *t)
+{
+    qemu_sem_post(&t->sign);
+    guard_iothreads_release(t);
+}
+
+static void guard_iothreads_less(void *opaque)
+{
+    GuardIothreads *t = opaque;
+
+    if (qatomic_fetch_dec(&t->left) == 1) {
+        qemu_sem_post(&t->sign);
+    }
+    guard_iothreads_release(t);
+}
+
+static int guard_iothreads_collect(Object *obj, void *opaque)
+{
+    if (object_dynamic_cast(obj, TYPE_IOTHREAD)) {
+        g_ptr_array_add(opaque, obj);
+    }
+    return 0;
+}
+
+GuardIothreads *guard_iothreads_ask(void)
+{
+    g_autoptr(GPtrArray) iothreads = g_ptr_array_new();
+    GuardIothreads *t;
+    guint i;
+
+    object_child_foreach_recursive(object_get_objects_root(),
+                                   guard_iothreads_collect, iothreads);
+    if (!iothreads->len || GUARD_MUTANT(GUARD_HOOK_IOTHREADS)) {
+        return NULL;
+    }
+    t = g_atomic_rc_box_new0(GuardIothreads);
+    qemu_sem_init(&t->sign, 0);
+    t->left = iothreads->len;
+    for (i = 0; i < iothreads->len; i++) {
+        IOThread *iothread = g_ptr_array_index(iothreads, i);
+
+        aio_bh_schedule_oneshot(iothread_get_aio_context(iothread),
+                                guard_iothreads_less,
+                                g_atomic_rc_box_acquire(t));
+    }
+    g_atomic_rc_box_acquire(t);
+    call_rcu(t, guard_iothreads_grace, rcu);
+    return t;
+}
+
+bool guard_iothreads_wait(GuardIothreads *t, int ms)
+{
+    bool good;
+
+    if (!t) {
+        return true;
+    }
+    /* One of them may wait for the BQL, to access a device; call_rcu() does */
+    bql_unlock();
+    good = qemu_sem_timedwait(&t->sign, ms) == 0;
+    bql_lock();
+    guard_iothreads_release(t);
+    return good;
 }

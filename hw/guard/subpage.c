@@ -13,7 +13,6 @@
 #include "block/aio.h"
 #include "hw/core/cpu.h"
 #include "hw/qdev-core.h"
-#include "system/iothread.h"
 #include "system/replay.h"
 #include "system/tcg.h"
 #include "guard/devices.h"
@@ -113,8 +112,8 @@ bool guard_change_now(const GuardChange *changes, size_t n, size_t quota,
     old = guard_swap(t);
     /*
      * An iothread that looked the memory up before has recorded its map by now,
-     * or sees the new number after that: guard_map_whole() does it the other
-     * way round.
+     * or sees the new table after that: guard_map_ram() does it the other way
+     * round.
      */
     smp_mb();
     if (guard_map_conflict(changes, n, guard_map_serial(), &map)) {
@@ -404,23 +403,19 @@ void guard_undo_forget(ram_addr_t start, ram_addr_t last)
     }
 }
 
-static int guard_is_iothread(Object *obj, void *opaque)
+/* Wait for accesses under way without the BQL, until @end, in us. */
+static bool guard_wait_iothreads(int64_t end, Error **errp)
 {
-    return object_dynamic_cast(obj, TYPE_IOTHREAD) != NULL;
-}
+    int64_t left = (end - g_get_monotonic_time()) / 1000;
 
-/*
- * When this returns, what device emulation found by the old table is done
- * with, or recorded as a live map.  The BQL keeps emulation out of this
- * thread and the vCPUs' (guard_tcg_sync() waited for those); iothreads do it
- * in RCU critical sections, MemoryRegionCache included.
- */
-static void guard_wait_devices(void)
-{
-    if (object_child_foreach_recursive(object_get_objects_root(),
-                                       guard_is_iothread, NULL)) {
-        drain_call_rcu();
+    if (!guard_iothreads_wait(guard_iothreads_ask(), MAX(left, 10))) {
+        error_setg(errp, "an iothread is still at work on what it began "
+                   "before, after %d ms: try again when its disks answer and "
+                   "no migration waits for its destination",
+                   GUARD_MAP_WAIT_MS);
+        return false;
     }
+    return true;
 }
 
 /*
@@ -534,8 +529,8 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
     good = guard_change_ram(changes, n, errp);
     if (good) {
         guard_tcg_sync();
-        guard_wait_devices();
-        good = guard_wait_maps(changes, n, end, &err);
+        good = guard_wait_iothreads(end, &err) &&
+               guard_wait_maps(changes, n, end, &err);
         if (good && guard_undo_saved) {
             error_setg(&err, "the state of the VM was saved or migrated "
                        "meanwhile, without this: try again where it runs");

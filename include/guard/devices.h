@@ -60,6 +60,27 @@ struct GuardChange;
  */
 void guard_migration_changed(const struct GuardChange *changes, size_t n);
 
+typedef struct GuardIothreads GuardIothreads;
+
+/**
+ * guard_iothreads_ask: ask all iothreads for a sign
+ *
+ * Called with the BQL held, after a table was published.
+ * Returns: what guard_iothreads_wait() takes, or NULL if there are none.
+ */
+GuardIothreads *guard_iothreads_ask(void);
+
+/**
+ * guard_iothreads_wait: wait until all that were asked have given it
+ * @t: of guard_iothreads_ask()
+ * @ms: no longer than this, in milliseconds
+ *
+ * Called with the BQL held, which it releases meanwhile.
+ * Returns: true if what iothreads found by an older table is done with, or
+ * recorded as a live map; false if not all have given it.
+ */
+bool guard_iothreads_wait(GuardIothreads *t, int ms);
+
 /* What guard_note() was told on this thread, or NULL */
 const void *guard_noted(void);
 

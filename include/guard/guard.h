@@ -138,8 +138,9 @@ char *guard_device_path(const void *who);
  * guard_tcg_sync_insn: guard_tcg_sync() from within an instruction
  * @cpu: the vCPU whose thread calls
  *
- * The instruction must end its translation block.  What guard_tcg_sync()
- * promises for its return holds before the next instruction of @cpu.
+ * Called with the BQL held, after a table was published.  The instruction must
+ * end its translation block.  What guard_tcg_sync() and guard_iothreads_wait()
+ * promise for their return holds before the next instruction of @cpu.
  */
 void guard_tcg_sync_insn(CPUState *cpu);
 

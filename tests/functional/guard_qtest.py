@@ -239,6 +239,9 @@ class GuardDeviceTest(GuardTest):
         path = self.scratch_file(f'{code.hex()}.bin')
         if not os.path.exists(path):
             image = bytearray(b'\xf4' * 0x10000)
+            if len(code) > 16:
+                image[:len(code)] = code
+                code = b'\xe9\x0d\x00'   # jmp to there
             image[0xfff0:0xfff0 + len(code)] = code
             with open(path, 'wb') as file:
                 file.write(image)
