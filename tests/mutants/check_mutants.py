@@ -17,6 +17,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -61,6 +62,7 @@ FUNCTIONAL = [
     ('test_subpage_refused', 'all'),
     ('test_subpage_lifecycle', 'all'),
     ('test_subpage_paths', 'all'),
+    ('test_subpage_threads', 'all'),
 ]
 # For those of requests by the guest, from this number on
 REQUEST_HOOKS = 300
@@ -89,6 +91,8 @@ FIRST = {
     'QUIET': ('subpage-corners', 'cpu'),
     'WORDS_WRAP': ('subpage-twists', 'pusha'),
     'TOUCH': ('subpage-twists', 'effect'),
+    'MAP_AGAIN': ('test_subpage_threads', 'all'),
+    'IOTHREADS': ('test_subpage_threads', 'all'),
     'REQUEST_MSR': ('subpage-request', 'off'),
 }
 ROUNDS = '60'
@@ -130,18 +134,29 @@ class Tests:
         command += [self.qemu, self.elfs / f'{name}.elf']
         environment = dict(os.environ, GUARD_MUTANT=str(number),
                            SUBPAGE_ROUNDS=ROUNDS)
-        functional = (name, run) in FUNCTIONAL
-        if functional:
-            source = self.qemu.parent / '../src'
-            command = [sys.executable,
-                       self.run.parent.parent / f'functional/{name}.py']
+        if (name, run) not in FUNCTIONAL:
+            return self.red_points(command, environment, number, (name, run))
+        source = self.qemu.parent / '../src'
+        command = [sys.executable,
+                   self.run.parent.parent / f'functional/{name}.py']
+        # Each with files of its own: the same test runs for another hook
+        with tempfile.TemporaryDirectory() as folder:
+            for entry in self.qemu.parent.iterdir():
+                if entry.name != 'tests':
+                    (Path(folder) / entry.name).symlink_to(entry)
             environment |= {
                 'QEMU_TEST_QEMU_BINARY': str(self.qemu),
-                'QEMU_BUILD_ROOT': str(self.qemu.parent),
+                'QEMU_BUILD_ROOT': folder,
                 'PYTHONPATH': f'{source}/python:{source}/tests/functional'}
+            return self.red_points(command, environment, number, (name, run))
+
+    def red_points(self, command, environment, number, pair):
+        """red(), by the output of a command"""
+        run = pair[1]
+        functional = pair in FUNCTIONAL
         points, found = 0, []
         start = time.monotonic()
-        limit = 5 * self.seconds.get((name, run), 600) + 20
+        limit = 5 * self.seconds.get(pair, 600) + 20
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
                               stderr=subprocess.DEVNULL,
                               env=environment) as process:
@@ -153,7 +168,7 @@ class Tests:
                 match = POINT.match(line)
                 points += bool(match)
                 text = match[3].strip() if match and match[1] else None
-                if text and text not in self.known.get((name, run), []):
+                if text and text not in self.known.get(pair, []):
                     found.append(text)
                     # So ended, a functional test would leave its QEMU behind
                     if number and not functional:
@@ -162,7 +177,7 @@ class Tests:
             timer.cancel()
         seconds = time.monotonic() - start
         if not number:
-            self.seconds[name, run] = seconds
+            self.seconds[pair] = seconds
         if seconds >= limit and not found:
             found.append(f'{run}: hangs after {points} points')
         elif not points:
