@@ -240,10 +240,10 @@ bool guard_can_arm(Error **errp)
 /*
  * Iothreads make accesses and look up maps without the BQL, in RCU critical
  * sections, and never poll meanwhile.  So one that runs a bottom half is at
- * neither; and nobody is any more when a grace period has ended.  Either may be
- * long in coming: virtio-balloon takes hints in one bottom half for as long as a
- * migration lasts, and a migration is in a critical section while it waits for
- * its socket.
+ * neither; and nobody is any more when a grace period has ended.  Either may
+ * be long in coming: virtio-balloon takes hints in one bottom half for as long
+ * as a migration lasts, and a migration is in a critical section while it
+ * waits for its socket.
  */
 struct GuardIothreads {
     struct rcu_head rcu;
