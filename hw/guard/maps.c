@@ -19,8 +19,9 @@
 /*
  * Hash tables of all that a map is known by: one of the threads that have the
  * BQL, which need no lock for it, and one of all others, iothreads, where
- * every bucket has a lock of its own.  A bucket has room for one map, mostly
- * all that it needs; so what a map costs is a cache line.
+ * every bucket has a lock of its own.  A bucket has room for two maps, mostly
+ * all that it needs: so what a map costs is a cache line, and few enough for
+ * the CPU's caches to hold.
  *
  * A map may end where it did not begin.  Who has the BQL can look into both
  * tables; who has not and does not find a map in the other one leaves it
@@ -28,7 +29,7 @@
  *
  * All locks here are leaves.
  */
-#define GUARD_MAP_BITS      12
+#define GUARD_MAP_BITS      9
 #define GUARD_MAP_BUCKETS   (1U << GUARD_MAP_BITS)
 
 /* What is kept of a map; free if @host is NULL */
@@ -45,14 +46,19 @@ typedef struct GuardMapNode {
 } GuardMapNode;
 
 typedef struct GuardMapBucket {
-    QemuSpin lock;
-    GuardMapSlot slot;
-    GuardMapNode *more;         /* what found the slot taken */
+    GuardMapSlot slots[2];
 } QEMU_ALIGNED(64) GuardMapBucket;
 
+/* What is seldom needed of a bucket */
+typedef struct GuardMapChain {
+    QemuSpin lock;
+    GuardMapNode *more;         /* what found the slots taken */
+} GuardMapChain;
+
 typedef struct GuardMapTable {
-    bool bql;                   /* protected by the BQL, not by locks */
     GuardMapBucket buckets[GUARD_MAP_BUCKETS];
+    GuardMapChain chains[GUARD_MAP_BUCKETS];
+    bool bql;                   /* protected by the BQL, not by locks */
 } GuardMapTable;
 
 static GuardMapTable guard_maps_bql = { .bql = true };
@@ -77,7 +83,7 @@ static void __attribute__((constructor)) guard_maps_init(void)
     }
 
     for (i = 0; i < GUARD_MAP_BUCKETS; i++) {
-        qemu_spin_init(&guard_maps_other.buckets[i].lock);
+        qemu_spin_init(&guard_maps_other.chains[i].lock);
     }
     qemu_spin_init(&guard_orphans_lock);
 }
@@ -88,36 +94,45 @@ static GuardMapTable *guard_map_table(void)
 }
 
 /*
- * By pointer, length and direction: a guest may have one address mapped with
- * any number of lengths.  It is not to know which maps share a bucket.
+ * The bucket of a map, by pointer, length and direction: a guest may have one
+ * address mapped with any number of lengths.  It is not to know which maps
+ * share a bucket.
  */
-static inline GuardMapBucket *guard_map_bucket(GuardMapTable *t,
-                                               const void *host, hwaddr len,
-                                               bool is_write)
+static inline unsigned guard_map_hash(const void *host, hwaddr len,
+                                      bool is_write)
 {
-    return &t->buckets[((uintptr_t)host * guard_maps_key[0] +
-                        (len * 2 + is_write) * guard_maps_key[1]) >>
-                       (64 - GUARD_MAP_BITS)];
+    return ((uintptr_t)host * guard_maps_key[0] +
+            (len * 2 + is_write) * guard_maps_key[1]) >> (64 - GUARD_MAP_BITS);
 }
 
-static inline void guard_map_lock(GuardMapTable *t, GuardMapBucket *b)
+static inline void guard_map_lock(GuardMapTable *t, unsigned i)
 {
     if (!t->bql) {
-        qemu_spin_lock(&b->lock);
+        qemu_spin_lock(&t->chains[i].lock);
     }
 }
 
-static inline void guard_map_unlock(GuardMapTable *t, GuardMapBucket *b)
+static inline void guard_map_unlock(GuardMapTable *t, unsigned i)
 {
     if (!t->bql) {
-        qemu_spin_unlock(&b->lock);
+        qemu_spin_unlock(&t->chains[i].lock);
     }
 }
 
 /* May be wrong about what happens at the same time */
-static bool guard_map_empty(const GuardMapBucket *b)
+static bool guard_map_empty(const GuardMapTable *t, unsigned i)
 {
-    return !qatomic_read(&b->slot.host) && !qatomic_read(&b->more);
+    return !qatomic_read(&t->buckets[i].slots[0].host) &&
+           !qatomic_read(&t->buckets[i].slots[1].host) &&
+           !qatomic_read(&t->chains[i].more);
+}
+
+/* A slot that is free, or NULL */
+static inline GuardMapSlot *guard_map_room(GuardMapTable *t, unsigned i)
+{
+    GuardMapSlot *s = t->buckets[i].slots;
+
+    return !s[0].host ? &s[0] : !s[1].host ? &s[1] : NULL;
 }
 
 /* @s->host comes last, for guard_map_empty() */
@@ -141,31 +156,41 @@ static inline bool guard_map_is(const GuardMapSlot *s, const void *host,
     return s->host == host && s->len == len && guard_map_writes(s) == is_write;
 }
 
+/* The slot that has a map, or NULL */
+static inline GuardMapSlot *guard_map_slot(GuardMapTable *t, unsigned i,
+                                           const void *host, hwaddr len,
+                                           bool is_write)
+{
+    GuardMapSlot *s = t->buckets[i].slots;
+
+    return guard_map_is(&s[0], host, len, is_write) ? &s[0] :
+           guard_map_is(&s[1], host, len, is_write) ? &s[1] : NULL;
+}
+
 /* Forget a map that is given back as it was.  Returns: if there is one. */
 static bool guard_map_take(GuardMapTable *t, const GuardMapSlot *m)
 {
     bool is_write = guard_map_writes(m);
-    GuardMapBucket *b = guard_map_bucket(t, m->host, m->len, is_write);
+    unsigned i = guard_map_hash(m->host, m->len, is_write);
     GuardMapNode **p, *node = NULL;
-    bool found;
+    GuardMapSlot *s;
 
-    guard_map_lock(t, b);
-    found = guard_map_is(&b->slot, m->host, m->len, is_write);
-    if (found) {
-        qatomic_set(&b->slot.host, NULL);
+    guard_map_lock(t, i);
+    s = guard_map_slot(t, i, m->host, m->len, is_write);
+    if (s) {
+        qatomic_set(&s->host, NULL);
     } else {
-        for (p = &b->more; *p; p = &(*p)->next) {
+        for (p = &t->chains[i].more; *p; p = &(*p)->next) {
             if (guard_map_is(&(*p)->slot, m->host, m->len, is_write)) {
                 node = *p;
                 qatomic_set(p, node->next);
-                found = true;
                 break;
             }
         }
     }
-    guard_map_unlock(t, b);
+    guard_map_unlock(t, i);
     g_free(node);
-    return found;
+    return s || node;
 }
 
 /*
@@ -177,21 +202,23 @@ static bool guard_map_visit(GuardMapTable *t,
                             void *opaque)
 {
     bool found = false;
-    unsigned i;
+    unsigned i, j;
 
     for (i = 0; i < GUARD_MAP_BUCKETS && !found; i++) {
-        GuardMapBucket *b = &t->buckets[i];
+        const GuardMapSlot *s = t->buckets[i].slots;
         const GuardMapNode *node;
 
-        if (guard_map_empty(b)) {
+        if (guard_map_empty(t, i)) {
             continue;
         }
-        guard_map_lock(t, b);
-        found = b->slot.host && visit(&b->slot, opaque);
-        for (node = b->more; node && !found; node = node->next) {
-            found = node->slot.host && visit(&node->slot, opaque);
+        guard_map_lock(t, i);
+        for (j = 0; j < ARRAY_SIZE(t->buckets[i].slots) && !found; j++) {
+            found = s[j].host && visit(&s[j], opaque);
         }
-        guard_map_unlock(t, b);
+        for (node = t->chains[i].more; node && !found; node = node->next) {
+            found = visit(&node->slot, opaque);
+        }
+        guard_map_unlock(t, i);
     }
     return found;
 }
@@ -273,41 +300,41 @@ static bool __attribute__((cold, noinline))
 guard_map_record_slow(void *host, const void *who, hwaddr len, bool is_write)
 {
     GuardMapTable *t = guard_map_table();
-    GuardMapBucket *b = guard_map_bucket(t, host, len, is_write);
+    unsigned i = guard_map_hash(host, len, is_write);
     GuardMapNode *node;
-    bool taken;
+    GuardMapSlot *s;
 
     if (t->bql && qatomic_read(&guard_orphans)) {
         guard_map_bury_orphans();
     }
-    guard_map_lock(t, b);
-    taken = b->slot.host;
-    if (!taken) {
-        guard_map_fill(&b->slot, host, who, len, is_write);
+    guard_map_lock(t, i);
+    s = guard_map_room(t, i);
+    if (s) {
+        guard_map_fill(s, host, who, len, is_write);
     }
-    guard_map_unlock(t, b);
-    if (!taken) {
+    guard_map_unlock(t, i);
+    if (s) {
         return t->bql;
     }
 
     node = g_new(GuardMapNode, 1);
     guard_map_fill(&node->slot, host, who, len, is_write);
-    guard_map_lock(t, b);
-    node->next = b->more;
-    qatomic_set(&b->more, node);
-    guard_map_unlock(t, b);
+    guard_map_lock(t, i);
+    node->next = t->chains[i].more;
+    qatomic_set(&t->chains[i].more, node);
+    guard_map_unlock(t, i);
     return t->bql;
 }
 
 bool guard_map_record(void *host, const void *who, hwaddr len, bool is_write)
 {
-    GuardMapSlot *s = &guard_map_bucket(&guard_maps_bql, host, len,
-                                        is_write)->slot;
+    GuardMapSlot *s = guard_map_room(&guard_maps_bql,
+                                     guard_map_hash(host, len, is_write));
 
     if (GUARD_MUTANT(GUARD_HOOK_MAP_RECORD)) {
         return true;
     }
-    if (likely(bql_locked()) && likely(!s->host) &&
+    if (likely(bql_locked()) && likely(s) &&
         likely(!qatomic_read(&guard_orphans))) {
         guard_map_fill(s, host, who, len, is_write);
         return true;
@@ -329,14 +356,18 @@ guard_map_forget_slow(void *host, hwaddr len, bool is_write)
 
 void guard_map_forget(void *host, hwaddr len, bool is_write)
 {
-    GuardMapSlot *s = &guard_map_bucket(&guard_maps_bql, host, len,
-                                        is_write)->slot;
+    GuardMapSlot *s;
 
-    if (likely(bql_locked()) && likely(guard_map_is(s, host, len, is_write))) {
-        qatomic_set(&s->host, NULL);
-    } else {
-        guard_map_forget_slow(host, len, is_write);
+    if (likely(bql_locked())) {
+        s = guard_map_slot(&guard_maps_bql,
+                           guard_map_hash(host, len, is_write),
+                           host, len, is_write);
+        if (likely(s)) {
+            qatomic_set(&s->host, NULL);
+            return;
+        }
     }
+    guard_map_forget_slow(host, len, is_write);
 }
 
 uint64_t guard_map_serial(void)

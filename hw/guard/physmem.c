@@ -43,13 +43,6 @@ static uint32_t guard_blocked_bits(const GuardPage *page, bool is_write)
     return GUARD_MUTANT(GUARD_HOOK_PHYS_READ) ? 0 : page->noread;
 }
 
-static bool guard_near(ram_addr_t ram, hwaddr len)
-{
-    const GuardTable *t = qatomic_rcu_read(&guard_table);
-
-    return t && len && guard_table_near(t, ram, len);
-}
-
 /*
  * How many bytes from @ram on, at most @len, are alike: all blocked or all
  * allowed.
@@ -261,7 +254,7 @@ static bool guard_phys_violation(ram_addr_t ram, hwaddr len, bool is_write,
     return v.action == GUARD_ACTION_REPORT;
 }
 
-GuardMapKind guard_map_kind(ram_addr_t ram, hwaddr len, bool is_write)
+GuardMapKind guard_map_kind_near(ram_addr_t ram, hwaddr len, bool is_write)
 {
     bool blocked = false;
 

@@ -255,8 +255,15 @@ typedef enum GuardMapKind {
     GUARD_MAP_REFUSED,          /* not all */
 } GuardMapKind;
 
-/* These three are called in an RCU critical section. */
-GuardMapKind guard_map_kind(ram_addr_t ram, hwaddr len, bool is_write);
+/* These are called in an RCU critical section. */
+GuardMapKind guard_map_kind_near(ram_addr_t ram, hwaddr len, bool is_write);
+
+static inline GuardMapKind guard_map_kind(ram_addr_t ram, hwaddr len,
+                                          bool is_write)
+{
+    return guard_near(ram, len) ? guard_map_kind_near(ram, len, is_write)
+                                : GUARD_MAP_FREE;
+}
 
 /* An event for each protected run of a range */
 void guard_map_tell(ram_addr_t ram, hwaddr len, bool is_write);

@@ -262,6 +262,14 @@ static inline const GuardPage *guard_find(ram_addr_t ram)
     return t ? guard_table_find(t, ram) : NULL;
 }
 
+/* guard_table_near() of the table in force, in an RCU critical section */
+static inline bool guard_near(ram_addr_t ram, ram_addr_t len)
+{
+    const GuardTable *t = qatomic_rcu_read(&guard_table);
+
+    return t && len && guard_table_near(t, ram, len);
+}
+
 /**
  * guard_subpages: the sub-pages that an access touches, as a mask
  * @ofs: offset in the page
