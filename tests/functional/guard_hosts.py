@@ -358,4 +358,130 @@ class Uhci(PciPath):
         return [(addr + 4, 4, True)]
 
 
-PATHS = (Xhci, XhciData, Ohci, Hda, Iommu, AmdIommu, Hpet, Uhci)
+class EhciData(PciPath):
+    """Data of a USB device by an EHCI, and a request to the device."""
+
+    name = 'ehci-data'
+    through = 'usb_packet_map(): dma_memory_map(), EHCI'
+    args = ('-device', 'usb-ehci,addr=4,id=dut', '-device',
+            'usb-mouse,bus=dut.0')
+    who = 'dut'
+    # The end is behind the piece, so that it takes two maps
+    at = 0x78
+    size = 18
+    read_size = 8
+    HEAD, QUEUE, TRANSFERS, PACKET, DATA = (
+        DRIVER + i * PAGE for i in range(5))
+    # Send the descriptor of the device
+    REQUEST = struct.pack('<BBHHH', 0x80, 6, 0x100, 0, 18)
+    NONE = 1
+    HALTED = 0x40
+
+    def queue(self):
+        """A queue of the device, which follows the head and ends the list."""
+        return struct.pack('<12I', self.HEAD | 2, 64 << 16 | 6 << 12, 1 << 30,
+                           0, self.TRANSFERS, self.NONE, 0, 0, 0, 0, 0, 0)
+
+    def status(self, transfer):
+        """How one of the three went."""
+        return self.qtest.get(4, self.TRANSFERS + 32 * transfer + 8)
+
+    def control(self, queue=QUEUE, packet=PACKET, data=DATA):
+        """From reset to a request's end; False if the controller gives up."""
+        # No transfer gets so far, but each takes them over into the queue
+        pages = [self.DATA + i * PAGE for i in range(1, 5)]
+        for i, (token, buffer) in enumerate((
+                (8 << 16 | 2 << 8, packet),
+                (1 << 31 | 18 << 16 | 1 << 8, data),
+                (1 << 31 | 1 << 15, 0))):
+            at = self.TRANSFERS + 32 * i
+            self.qtest.write(at, struct.pack(
+                '<8I', at + 32 if i < 2 else self.NONE, self.NONE,
+                token | 3 << 10 | 0x80, buffer, *pages))
+        self.qtest.write(self.HEAD, struct.pack(
+            '<12I', queue | 2, 1 << 15 | 2 << 12, 1 << 30, 0, self.NONE,
+            self.NONE, self.HALTED, 0, 0, 0, 0, 0))
+        # The first port has the device, which gets address 0 by the reset
+        for register, value in ((0x20, 2), (0x60, 1), (0x64, 0x1100),
+                                (0x64, 0x1000), (0x38, self.HEAD),
+                                (0x20, 0x21)):
+            self.put(4, register, value)
+        # The interrupt at the end or after an error; or it has halted
+        self.need(lambda: self.get(4, 0x24) & 0x1001)
+        good = bool(self.get(4, 0x24) & 1)
+        self.put(4, 0x20, 2)
+        return good
+
+    def write(self, addr):
+        """The device's descriptor."""
+        self.qtest.write(self.QUEUE, self.queue())
+        self.qtest.write(self.PACKET, self.REQUEST)
+        return self.control(data=addr) and not self.status(2) & 0xff
+
+    def secret(self, _addr):
+        """A request."""
+        return self.REQUEST
+
+    def read(self, addr):
+        """Was it obeyed?  Zeroes are one that the device does not know."""
+        self.qtest.write(self.QUEUE, self.queue())
+        self.qtest.write(self.DATA, bytes(18))
+        self.control(packet=addr)
+        if self.qtest.get(4, self.DATA):
+            return self.secret(addr)
+        self.test.assertTrue(self.status(1) & self.HALTED)
+        return None
+
+
+class Ehci(EhciData):
+    """A queue of an EHCI, as far as it lies in the piece."""
+
+    name = 'ehci'
+    through = 'dma_memory_write(), dma_memory_read() of a QH'
+    # Its last four words are behind the piece
+    at = read_at = 0x60
+    size = read_size = 48
+    # It looks at the queue in each frame
+    repeats = ('report',)
+
+    def before(self, _addr):
+        """As the driver makes it."""
+        return self.queue()
+
+    def write(self, addr):
+        """What comes of the queue when it is at work."""
+        self.qtest.write(self.PACKET, self.REQUEST)
+        # Without the part that it can't read it does nothing at all
+        self.leaves = 'rest' if self.control(queue=addr) else 'nothing'
+        return True
+
+    @staticmethod
+    def parts(addr, start, end, first, write):
+        """One access for each word of it from one on that is in the piece."""
+        return [(at, 4, write) for at in range(addr + 4 * first, addr + 48, 4)
+                if start <= at < end]
+
+    def write_events(self, addr, start, end, access, blocked):
+        """Before and after each of three transfers, without the first words"""
+        reads = []
+        if access == 'none':
+            reads = self.parts(addr, start, end, 0, False)
+            if blocked:
+                return reads
+        return reads + 6 * self.parts(addr, start, end, 3, True)
+
+    def secret(self, _addr):
+        """The same."""
+        return self.queue()
+
+    def read(self, addr):
+        """Was it found?  Zeroes lead to where the controller gives up."""
+        self.qtest.write(self.DATA, bytes(18))
+        self.write(addr)
+        return self.secret(addr) if self.qtest.get(4, self.DATA) else None
+
+    read_events = write_events
+
+
+PATHS = (Xhci, XhciData, Ohci, Hda, Iommu, AmdIommu, Hpet, Uhci, EhciData,
+         Ehci)
