@@ -385,6 +385,41 @@ class Refused(GuardDeviceTest):
         self.assertEqual(got[1], got[0][:20] + b'\xa7' * 16)
         self.blamed(vm, self.TARGET + SUBPAGE, SUBPAGE, True)
 
+    def test_ehci_circle(self):
+        """A circle of transfers that never lose their active bit ends."""
+        packet, head, qh, rom = 2 * MIB, 2 * MIB + PAGE, 3 * MIB, 0xffff0020
+
+        def transfer(addr):
+            """SETUP of 8 bytes, over and over."""
+            return struct.pack('<8I', addr, 1, 0x80e80, packet, 0, 0, 0, 0)
+
+        code = self.HALT.ljust(32, b'\0') + transfer(rom)
+        vm = self.start('-device', 'usb-ehci,addr=4,id=usb', '-device',
+                        'usb-mouse,bus=usb.0', code=code)
+        PciDevice(vm.qtest, 4 << 3, {0: BAR})
+        vm.qtest.write(packet, struct.pack('<BBHHH', 0x80, 6, 0x100, 0, 18))
+        for where, access in ((self.TARGET, 'read-write'), (rom, None),
+                              (self.TARGET, 'read')):
+            if access:
+                vm.qtest.write(where, transfer(where))
+                self.armed(vm, where, access=access, action='pause')
+            vm.qtest.write(qh, struct.pack(
+                '<12I', head | 2, 64 << 16 | 6 << 12, 1 << 30, 0, where, 1,
+                *(0,) * 6))
+            vm.qtest.write(head, struct.pack(
+                '<12I', qh | 2, 1 << 15 | 2 << 12, 1 << 30, 0, 1, 1, 0x40,
+                *(0,) * 5))
+            for register, value in ((0x20, 2), (0x60, 1), (0x64, 0x1100),
+                                    (0x64, 0x1000), (0x38, head),
+                                    (0x20, 0x21)):
+                vm.qtest.put(4, BAR + register, value)
+            # The register says that it halted
+            stops = access != 'read-write'
+            self.until(lambda: vm.qtest.get(4, BAR + 0x24) >> 12 & 1
+                       if stops else vm.qtest.get(4, where + 8) & 0x80 == 0)
+            self.assertEqual(vm.cmd('query-status')['status'],
+                             'paused' if access == 'read' else 'running')
+
 
 if __name__ == '__main__':
     GuardDeviceTest.main()
