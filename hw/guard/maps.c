@@ -258,11 +258,13 @@ static void guard_map_search(const GuardMapSlot *m)
         guard_map_take(&guard_maps_other, m)) {
         return;
     }
-    guard_map_visit(&guard_maps_bql, guard_map_closest, &c);
-    guard_map_visit(&guard_maps_other, guard_map_closest, &c);
-    if (c.best.host && !guard_map_take(&guard_maps_bql, &c.best)) {
-        guard_map_take(&guard_maps_other, &c.best);
-    }
+    do {
+        /* Once more if a thread without the BQL took it meanwhile */
+        c.best.host = NULL;
+        guard_map_visit(&guard_maps_bql, guard_map_closest, &c);
+        guard_map_visit(&guard_maps_other, guard_map_closest, &c);
+    } while (c.best.host && !guard_map_take(&guard_maps_bql, &c.best) &&
+             !guard_map_take(&guard_maps_other, &c.best));
 }
 
 /* Called with the BQL held. */
