@@ -20,8 +20,8 @@
  * Hash tables of all that a map is known by: one of the threads that have the
  * BQL, which need no lock for it, and one of all others, iothreads, where
  * every bucket has a lock of its own.  A bucket has room for two maps, mostly
- * all that it needs: so what a map costs is a cache line, and few enough for
- * the CPU's caches to hold.
+ * all that it needs: so what a map costs is a cache line, and an iothread's a
+ * second one for the lock.  There are few enough for the CPU's caches.
  *
  * A map may end where it did not begin.  Who has the BQL can look into both
  * tables; who has not and does not find a map in the other one leaves it
@@ -136,13 +136,25 @@ static inline GuardMapSlot *guard_map_room(GuardMapTable *t, unsigned i)
 }
 
 /* @s->host comes last, for guard_map_empty() */
+static inline void guard_map_put(GuardMapSlot *s, const GuardMapSlot *from)
+{
+    s->who = from->who;
+    s->len = from->len;
+    s->tag = from->tag;
+    qatomic_set(&s->host, from->host);
+}
+
 static inline void guard_map_fill(GuardMapSlot *s, void *host, const void *who,
                                   hwaddr len, bool is_write)
 {
-    s->who = guard_for ?: who;
-    s->len = len;
-    s->tag = qatomic_read_u64(&guard_maps_serial) * 2 + is_write;
-    qatomic_set(&s->host, host);
+    const GuardMapSlot from = {
+        .host = host,
+        .who = guard_for ?: who,
+        .len = len,
+        .tag = qatomic_read_u64(&guard_maps_serial) * 2 + is_write,
+    };
+
+    guard_map_put(s, &from);
 }
 
 static inline bool guard_map_writes(const GuardMapSlot *s)
@@ -223,48 +235,107 @@ static bool guard_map_visit(GuardMapTable *t,
     return found;
 }
 
-/* A map that is given back, and the smallest of those that it is a part of */
-typedef struct GuardMapClosest {
-    const GuardMapSlot *m;
-    GuardMapSlot best;
-} GuardMapClosest;
-
-static bool guard_map_closest(const GuardMapSlot *s, void *opaque)
+/* Whether @m could be a part of @s */
+static bool guard_map_covers(const GuardMapSlot *s, const GuardMapSlot *m)
 {
-    GuardMapClosest *c = opaque;
-    const GuardMapSlot *m = c->m;
+    return guard_map_writes(s) == guard_map_writes(m) &&
+           m->host >= s->host && s->len >= m->len &&
+           (uintptr_t)m->host - (uintptr_t)s->host <= s->len - m->len;
+}
 
-    if (guard_map_writes(s) == guard_map_writes(m) &&
-        m->host >= s->host && s->len >= m->len &&
-        (uintptr_t)m->host - (uintptr_t)s->host <= s->len - m->len &&
-        (!c->best.host || s->len < c->best.len)) {
-        c->best = *s;
+/* A map that is given back, and all that it could be a part of */
+typedef struct GuardMapWhole {
+    const GuardMapSlot *m;
+    GArray *maps;
+} GuardMapWhole;
+
+static bool guard_map_collect(const GuardMapSlot *s, void *opaque)
+{
+    GuardMapWhole *w = opaque;
+
+    if (guard_map_covers(s, w->m)) {
+        g_array_append_vals(w->maps, s, 1);
     }
     return false;
 }
 
+static void guard_map_add(GuardMapTable *t, const GuardMapSlot *m)
+{
+    unsigned i = guard_map_hash(m->host, m->len, guard_map_writes(m));
+    GuardMapNode *node;
+    GuardMapSlot *s;
+
+    guard_map_lock(t, i);
+    s = guard_map_room(t, i);
+    if (s) {
+        guard_map_put(s, m);
+    }
+    guard_map_unlock(t, i);
+    if (s) {
+        return;
+    }
+
+    node = g_new(GuardMapNode, 1);
+    node->slot = *m;
+    guard_map_lock(t, i);
+    node->next = t->chains[i].more;
+    qatomic_set(&t->chains[i].more, node);
+    guard_map_unlock(t, i);
+}
+
+/* Let a map stand for another one as well, if it is still there. */
+static void guard_map_widen(GuardMapSlot s, const GuardMapSlot *m)
+{
+    GuardMapTable *t = guard_map_take(&guard_maps_bql, &s) ? &guard_maps_bql :
+                       guard_map_take(&guard_maps_other, &s) ?
+                       &guard_maps_other : NULL;
+    void *end = MAX(s.host + s.len, m->host + m->len);
+
+    if (t) {
+        s.host = MIN(s.host, m->host);
+        s.len = end - s.host;
+        s.tag = MIN(s.tag, m->tag);
+        guard_map_add(t, &s);
+    }
+}
+
 /*
  * A device may give back less than it had mapped, or from the middle.  Of all
- * maps that this could be a part of it is the smallest, so that those that are
- * left cover what devices still have: what was given back too early would be
- * protected under a device's hands.  A part of none is no map's end.
+ * maps that this could be a part of it is the smallest.  If it was another one
+ * after all, the one that is left stands for the smallest then, and has to
+ * cover it: what was given back too early would be protected under a device's
+ * hands.  A part of none is no map's end.
  * Called with the BQL held.
  */
 static void guard_map_search(const GuardMapSlot *m)
 {
-    GuardMapClosest c = { .m = m };
+    g_autoptr(GArray) maps = NULL;
+    GuardMapWhole w = { .m = m };
+    const GuardMapSlot *s, *best;
+    unsigned i;
 
     if (guard_map_take(&guard_maps_bql, m) ||
         guard_map_take(&guard_maps_other, m)) {
         return;
     }
+    w.maps = maps = g_array_new(false, false, sizeof(GuardMapSlot));
     do {
         /* Once more if a thread without the BQL took it meanwhile */
-        c.best.host = NULL;
-        guard_map_visit(&guard_maps_bql, guard_map_closest, &c);
-        guard_map_visit(&guard_maps_other, guard_map_closest, &c);
-    } while (c.best.host && !guard_map_take(&guard_maps_bql, &c.best) &&
-             !guard_map_take(&guard_maps_other, &c.best));
+        g_array_set_size(maps, 0);
+        guard_map_visit(&guard_maps_bql, guard_map_collect, &w);
+        guard_map_visit(&guard_maps_other, guard_map_collect, &w);
+        for (i = 0, best = NULL; i < maps->len; i++) {
+            s = &g_array_index(maps, GuardMapSlot, i);
+            best = best && best->len <= s->len ? best : s;
+        }
+    } while (best && !guard_map_take(&guard_maps_bql, best) &&
+             !guard_map_take(&guard_maps_other, best));
+    for (i = 0; i < maps->len; i++) {
+        s = &g_array_index(maps, GuardMapSlot, i);
+        if (!guard_map_covers(s, best)) {
+            guard_map_widen(*s, best);
+        }
+    }
 }
 
 /* Called with the BQL held. */
@@ -298,53 +369,43 @@ static void guard_map_orphan(const GuardMapSlot *m)
     qemu_spin_unlock(&guard_orphans_lock);
 }
 
-static bool __attribute__((cold, noinline))
+static bool __attribute__((noinline))
 guard_map_record_slow(void *host, const void *who, hwaddr len, bool is_write)
 {
     GuardMapTable *t = guard_map_table();
-    unsigned i = guard_map_hash(host, len, is_write);
-    GuardMapNode *node;
-    GuardMapSlot *s;
+    GuardMapSlot s;
 
+    if (!host) {
+        /* Xen's map cache can't give one; nothing is given back then */
+        return true;
+    }
     if (t->bql && qatomic_read(&guard_orphans)) {
         guard_map_bury_orphans();
     }
-    guard_map_lock(t, i);
-    s = guard_map_room(t, i);
-    if (s) {
-        guard_map_fill(s, host, who, len, is_write);
-    }
-    guard_map_unlock(t, i);
-    if (s) {
-        return t->bql;
-    }
-
-    node = g_new(GuardMapNode, 1);
-    guard_map_fill(&node->slot, host, who, len, is_write);
-    guard_map_lock(t, i);
-    node->next = t->chains[i].more;
-    qatomic_set(&t->chains[i].more, node);
-    guard_map_unlock(t, i);
+    guard_map_fill(&s, host, who, len, is_write);
+    guard_map_add(t, &s);
     return t->bql;
 }
 
 bool guard_map_record(void *host, const void *who, hwaddr len, bool is_write)
 {
-    GuardMapSlot *s = guard_map_room(&guard_maps_bql,
-                                     guard_map_hash(host, len, is_write));
+    GuardMapSlot *s;
 
     if (GUARD_MUTANT(GUARD_HOOK_MAP_RECORD)) {
         return true;
     }
-    if (likely(bql_locked()) && likely(s) &&
-        likely(!qatomic_read(&guard_orphans))) {
-        guard_map_fill(s, host, who, len, is_write);
-        return true;
+    if (likely(bql_locked())) {
+        s = guard_map_room(&guard_maps_bql,
+                           guard_map_hash(host, len, is_write));
+        if (likely(s) && likely(!qatomic_read(&guard_orphans))) {
+            guard_map_fill(s, host, who, len, is_write);
+            return true;
+        }
     }
     return guard_map_record_slow(host, who, len, is_write);
 }
 
-static void __attribute__((cold, noinline))
+static void __attribute__((noinline))
 guard_map_forget_slow(void *host, hwaddr len, bool is_write)
 {
     const GuardMapSlot m = { .host = host, .len = len, .tag = is_write };

@@ -457,7 +457,7 @@ static void work_step(Worker *w)
     Map m;
 
     if (g_rand_int_range(w->rand, 0, w->most) >= w->mine->len) {
-        m = random_map(w->rand, w->parts);
+        m = random_map(w->rand, false);
         record(&m);
         g_array_append_val(w->mine, m);
         return;
@@ -561,7 +561,7 @@ static void test_threads(bool parts)
 
     for (i = 0; i < 50; i++) {
         /* The first two stay */
-        m = random_map(rand, parts);
+        m = random_map(rand, false);
         if (i < 2) {
             m = (Map) { USED, UNIT, i, .newest = UINT64_MAX };
         }
