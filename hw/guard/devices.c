@@ -18,6 +18,7 @@
 #include "system/iothread.h"
 #include "guard/devices.h"
 #include "guard/guard.h"
+#include "guard/iothread.h"
 #include "guard/physmem.h"
 
 __thread const void *guard_who;
@@ -245,17 +246,29 @@ bool guard_can_arm(Error **errp)
  * as a migration lasts, and a migration is in a critical section while it
  * waits for its socket.
  */
+typedef struct GuardAsked {
+    GuardIothreads *all;
+    IOThread *iothread;
+    bool answered;
+} GuardAsked;
+
 struct GuardIothreads {
     struct rcu_head rcu;
     QemuSemaphore sign;
-    unsigned left;              /* how many have yet to run a bottom half */
+    unsigned left;              /* how many have not answered */
+    unsigned n;
+    GuardAsked *asked;
 };
+
+/* Grace periods are for iothreads that don't answer in this time, in ms */
+#define GUARD_ANSWER_MS     10
 
 static void guard_iothreads_clear(void *opaque)
 {
     GuardIothreads *t = opaque;
 
     qemu_sem_destroy(&t->sign);
+    g_free(t->asked);
 }
 
 static void guard_iothreads_release(GuardIothreads *t)
@@ -269,61 +282,89 @@ static void guard_iothreads_grace(GuardIothreads *t)
     guard_iothreads_release(t);
 }
 
-static void guard_iothreads_less(void *opaque)
+static void guard_iothread_answer(void *opaque)
 {
-    GuardIothreads *t = opaque;
+    GuardAsked *asked = opaque;
+    GuardIothreads *t = asked->all;
 
+    qatomic_set(&asked->answered, true);
     if (qatomic_fetch_dec(&t->left) == 1) {
         qemu_sem_post(&t->sign);
     }
     guard_iothreads_release(t);
 }
 
-static int guard_iothreads_collect(Object *obj, void *opaque)
-{
-    if (object_dynamic_cast(obj, TYPE_IOTHREAD)) {
-        g_ptr_array_add(opaque, obj);
-    }
-    return 0;
-}
-
 GuardIothreads *guard_iothreads_ask(void)
 {
-    g_autoptr(GPtrArray) iothreads = g_ptr_array_new();
+    const GPtrArray *running = guard_iothreads();
     GuardIothreads *t;
     guint i;
 
-    object_child_foreach_recursive(object_get_objects_root(),
-                                   guard_iothreads_collect, iothreads);
-    if (!iothreads->len || GUARD_MUTANT(GUARD_HOOK_IOTHREADS)) {
+    if (!running || !running->len || GUARD_MUTANT(GUARD_HOOK_IOTHREADS)) {
         return NULL;
     }
     t = g_atomic_rc_box_new0(GuardIothreads);
     qemu_sem_init(&t->sign, 0);
-    t->left = iothreads->len;
-    for (i = 0; i < iothreads->len; i++) {
-        IOThread *iothread = g_ptr_array_index(iothreads, i);
+    t->asked = g_new0(GuardAsked, running->len);
+    for (i = 0; i < running->len; i++) {
+        IOThread *iothread = g_ptr_array_index(running, i);
 
-        aio_bh_schedule_oneshot(iothread_get_aio_context(iothread),
-                                guard_iothreads_less,
-                                g_atomic_rc_box_acquire(t));
+        if (!iothread->stopping) {
+            t->asked[t->n++] = (GuardAsked) {
+                .all = t,
+                .iothread = (IOThread *)object_ref(OBJECT(iothread)),
+            };
+        }
     }
-    g_atomic_rc_box_acquire(t);
-    call_rcu(t, guard_iothreads_grace, rcu);
+    if (!t->n) {
+        guard_iothreads_release(t);
+        return NULL;
+    }
+    t->left = t->n;
+    for (i = 0; i < t->n; i++) {
+        g_atomic_rc_box_acquire(t);
+        aio_bh_schedule_oneshot(
+            iothread_get_aio_context(t->asked[i].iothread),
+            guard_iothread_answer, &t->asked[i]);
+    }
     return t;
 }
 
-bool guard_iothreads_wait(GuardIothreads *t, int ms)
+bool guard_iothreads_wait(GuardIothreads *t, int64_t end, Error **errp)
 {
+    g_autofree char *path = NULL;
     bool good;
+    guint i;
 
     if (!t) {
         return true;
     }
     /* One of them may wait for the BQL, to access a device; call_rcu() does */
     bql_unlock();
-    good = qemu_sem_timedwait(&t->sign, ms) == 0;
+    good = qemu_sem_timedwait(&t->sign, GUARD_ANSWER_MS) == 0;
+    if (!good) {
+        /* Only now, as the guest could have many of them queued up */
+        g_atomic_rc_box_acquire(t);
+        call_rcu(t, guard_iothreads_grace, rcu);
+        do {
+            int64_t left = (end - g_get_monotonic_time()) / 1000;
+
+            good = qemu_sem_timedwait(&t->sign, CLAMP(left, 0, 1000)) == 0;
+        } while (!good && g_get_monotonic_time() < end);
+    }
     bql_lock();
+    for (i = 0; i < t->n; i++) {
+        if (!good && !path && !qatomic_read(&t->asked[i].answered)) {
+            path = object_get_canonical_path(OBJECT(t->asked[i].iothread));
+        }
+        object_unref(OBJECT(t->asked[i].iothread));
+    }
+    if (!good) {
+        error_setg(errp, "iothread '%s' is still at work on what it began "
+                   "before the command: try again when its disks answer and "
+                   "no migration waits for its destination",
+                   path ?: "of unknown name");
+    }
     guard_iothreads_release(t);
     return good;
 }

@@ -403,21 +403,6 @@ void guard_undo_forget(ram_addr_t start, ram_addr_t last)
     }
 }
 
-/* Wait for accesses under way without the BQL, until @end, in us. */
-static bool guard_wait_iothreads(int64_t end, Error **errp)
-{
-    int64_t left = (end - g_get_monotonic_time()) / 1000;
-
-    if (!guard_iothreads_wait(guard_iothreads_ask(), MAX(left, 10))) {
-        error_setg(errp, "an iothread is still at work on what it began "
-                   "before, after %d ms: try again when its disks answer and "
-                   "no migration waits for its destination",
-                   GUARD_MAP_WAIT_MS);
-        return false;
-    }
-    return true;
-}
-
 /*
  * Wait for devices that have memory mapped which may not be accessed any
  * more.  Maps that are made from now on don't count: their translation was
@@ -529,7 +514,7 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
     good = guard_change_ram(changes, n, errp);
     if (good) {
         guard_tcg_sync();
-        good = guard_wait_iothreads(end, &err) &&
+        good = guard_iothreads_wait(guard_iothreads_ask(), end, &err) &&
                guard_wait_maps(changes, n, end, &err);
         if (good && guard_undo_saved) {
             error_setg(&err, "the state of the VM was saved or migrated "

@@ -60,6 +60,6 @@ static inline void guard_work_end(const void **before)
  */
 #define GUARD_WORK_FOR(who)                                             \
     G_GNUC_UNUSED __attribute__((cleanup(guard_work_end)))              \
-    const void *guard_work_before = guard_work_begin(who)
+    const void *glue(guard_work_before, __COUNTER__) = guard_work_begin(who)
 
 #endif /* GUARD_ACTIVE_H */

@@ -73,13 +73,14 @@ GuardIothreads *guard_iothreads_ask(void);
 /**
  * guard_iothreads_wait: wait until all that were asked have given it
  * @t: of guard_iothreads_ask()
- * @ms: no longer than this, in milliseconds
+ * @end: until when, by g_get_monotonic_time()
+ * @errp: set if not all have given it by then
  *
  * Called with the BQL held, which it releases meanwhile.
- * Returns: true if what iothreads found by an older table is done with, or
- * recorded as a live map; false if not all have given it.
+ * Returns: whether what iothreads found by an older table is done with, or
+ * recorded as a live map.
  */
-bool guard_iothreads_wait(GuardIothreads *t, int ms);
+bool guard_iothreads_wait(GuardIothreads *t, int64_t end, Error **errp);
 
 /* What guard_note() was told on this thread, or NULL */
 const void *guard_noted(void);

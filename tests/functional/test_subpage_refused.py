@@ -273,39 +273,60 @@ class Refused(GuardDeviceTest):
             self.blamed(vm, queue.used, SUBPAGE, True)
             vm.shutdown()
 
-    def test_no_map(self):
-        """ramfb is given nothing, with the bounce buffers used up."""
-        vm = self.start('-device', 'ramfb', '-device',
-                        'virtio-balloon-pci,addr=4,disable-legacy=on')
-        qtest = vm.qtest
+    @staticmethod
+    def ramfb(qtest):
+        """What shows a picture of 64 by 64 pixels from (addr, stride) on."""
+        at = DRIVER + PAGE
 
-        def fw_cfg(control, size, addr):
-            qtest.write(DRIVER, struct.pack('>IIQ', control, size, addr))
+        def fw_cfg(control, size):
+            qtest.write(DRIVER, struct.pack('>IIQ', control, size, at))
             qtest.out(4, 0x514, 0)
             qtest.out(4, 0x518, struct.unpack('<I', struct.pack(
                 '>I', DRIVER))[0])
 
-        at = DRIVER + PAGE
-        fw_cfg(0x19 << 16 | 8 | 2, 4, at)
+        fw_cfg(0x19 << 16 | 8 | 2, 4)
         count = struct.unpack('>I', qtest.read(at, 4))[0]
-        fw_cfg(2, 64 * count, at)
+        fw_cfg(2, 64 * count)
         files = [struct.unpack('>IHH56s', qtest.read(at + 64 * i, 64))
                  for i in range(count)]
         key = next(f[1] for f in files if f[3].rstrip(b'\0') == b'etc/ramfb')
+
+        def show(addr, stride=256):
+            qtest.write(at, struct.pack('>QIIIII', addr, 0x34325258, 0,
+                                        64, 64, stride))
+            fw_cfg(key << 16 | 8 | 16, 28)
+
+        return show
+
+    def test_no_map(self):
+        """ramfb is given nothing, with the bounce buffers used up."""
+        vm = self.start('-device', 'ramfb', '-device',
+                        'virtio-balloon-pci,addr=4,disable-legacy=on')
+        show = self.ramfb(vm.qtest)
         for protected in False, True:
             surface = self.TARGET + protected * 8 * PAGE
-            qtest.write(at, struct.pack('>QIIIII', surface, 0x34325258, 0,
-                                        64, 64, 256))
             if protected:
                 self.armed(vm, surface, 5 * PAGE, 'none')
                 # Of the statistics, held until the next
-                balloon = Balloon(qtest, 4 << 3, BAR)
+                balloon = Balloon(vm.qtest, 4 << 3, BAR)
                 queues = [balloon.queue(i, MIB + i * 0x10000)
                           for i in range(3)]
                 balloon.ready()
                 queues[2].post((surface + 4 * PAGE, PAGE, False))
-            fw_cfg(key << 16 | 8 | 16, 28, at)
+            show(surface)
             self.assertEqual(vm.cmd('query-status')['status'], 'running')
+
+    def test_picture(self):
+        """ramfb's picture is in the way only while it is shown."""
+        vm = self.start('-device', 'ramfb')
+        show = self.ramfb(vm.qtest)
+        for stride in 256, 512, 260:
+            show(self.TARGET, stride)
+            self.refused(self.protect(vm, self.TARGET, access='none'),
+                         'reading')
+            show(self.TARGET + MIB)
+            self.armed(vm, self.TARGET, access='none')
+            self.lifted(vm)
 
     def ide_write(self, vm, *pieces):
         """WRITE DMA of pieces of (addr, size), to its end."""
