@@ -208,7 +208,7 @@ bool guard_guest_request(CPUState *cpu, hwaddr addr, size_t quota);
  *
  * Called with the BQL held in the main thread, which may let go of it and run
  * bottom halves meanwhile.  Waits up to GUARD_MAP_WAIT_MS in all for devices
- * that have the memory mapped.
+ * that have the memory mapped, and for iothreads.
  */
 bool guard_arm(const GuardChange *changes, size_t n, Error **errp);
 

@@ -140,7 +140,8 @@ class Tests:
         command = [sys.executable,
                    self.run.parent.parent / f'functional/{name}.py']
         # Each with files of its own: the same test runs for another hook
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(
+                ignore_cleanup_errors=True) as folder:
             for entry in self.qemu.parent.iterdir():
                 if entry.name != 'tests':
                     (Path(folder) / entry.name).symlink_to(entry)
