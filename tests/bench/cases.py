@@ -87,6 +87,11 @@ DEVICES = ('-accel', 'tcg', '-cpu', 'max', '-m', '1G',
            '-netdev', 'user,id=net,restrict=on',
            '-device', 'virtio-net-pci,netdev=net,disable-modern=on')
 
+# The same disk in an iothread
+IOTHREAD = ('-object', 'iothread,id=io', *(
+    arg + ',iothread=io' if arg.startswith('virtio-blk-pci') else arg
+    for arg in DEVICES))
+
 VARIANTS = {
     'stock': Variant(STOCK, TCG),
     'off': Variant(PATCHED, TCG),
@@ -111,6 +116,12 @@ VARIANTS = {
                             'fault', untouched=True),
     'devices-100000': Variant(PATCHED, DEVICES, scattered(128 * MIB, MANY),
                               'fault', untouched=True),
+    'iothread-stock': Variant(STOCK, IOTHREAD),
+    'iothread': Variant(PATCHED, IOTHREAD),
+    'iothread-1000': Variant(PATCHED, IOTHREAD, scattered(128 * MIB, 1000),
+                             'fault', untouched=True),
+    'iothread-100000': Variant(PATCHED, IOTHREAD, scattered(128 * MIB, MANY),
+                               'fault', untouched=True),
 }
 
 
@@ -163,12 +174,14 @@ def plain(name: str, title: str, program: str) -> Case:
                  'armed': Side('armed', loop)})
 
 
-def devices(name: str, title: str) -> Case:
+def devices(name: str, title: str, loop: str = '',
+            variant: str = 'devices') -> Case:
     """A case of devices, beside protected pages"""
-    return Case(name, title, 'devices', Side('devices-stock', name),
-                {'off': Side('devices', name),
-                 '1000': Side('devices-1000', name),
-                 '100000': Side('devices-100000', name)}, one_cpu=True)
+    loop = loop or name
+    return Case(name, title, 'devices', Side(f'{variant}-stock', loop),
+                {'off': Side(variant, loop),
+                 '1000': Side(f'{variant}-1000', loop),
+                 '100000': Side(f'{variant}-100000', loop)}, one_cpu=True)
 
 
 def with_pins(case: Case, variant: str = 'pins') -> Case:
@@ -296,6 +309,8 @@ GROUPS = (
         '100000': 'the same with 100 000 pages',
     }, (
         devices('virtio-blk', 'virtio-blk reads of 4 KiB, 32 at a time'),
+        devices('iothread', 'the same, the device in an iothread',
+                'virtio-blk', 'iothread'),
         devices('slirp', 'frames of 1.4 KiB by virtio-net and slirp, and '
                 'back'),
     )),
