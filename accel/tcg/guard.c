@@ -141,7 +141,12 @@ void guard_tcg_sync(void)
 /* On the CPU's own thread, with the BQL held */
 static void guard_tcg_wait_iothreads(CPUState *cpu, run_on_cpu_data data)
 {
-    guard_iothreads_wait(data.host_ptr, INT64_MAX, NULL);
+    GuardIothreads *t = data.host_ptr;
+
+    while (!guard_iothreads_wait(t, INT64_MAX, NULL)) {
+        /* again */
+    }
+    guard_iothreads_done(t);
 }
 
 static void guard_tcg_ask_iothreads(CPUState *self)

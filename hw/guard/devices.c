@@ -257,6 +257,7 @@ struct GuardIothreads {
     QemuSemaphore sign;
     unsigned left;              /* how many have not answered */
     unsigned n;
+    bool grace;                 /* a grace period is waited for as well */
     GuardAsked *asked;
 };
 
@@ -343,9 +344,12 @@ bool guard_iothreads_wait(GuardIothreads *t, int64_t end, Error **errp)
     bql_unlock();
     good = qemu_sem_timedwait(&t->sign, GUARD_ANSWER_MS) == 0;
     if (!good) {
-        /* Only now, as the guest could have many of them queued up */
-        g_atomic_rc_box_acquire(t);
-        call_rcu(t, guard_iothreads_grace, rcu);
+        if (!t->grace) {
+            /* Only now, as the guest could have many of them queued up */
+            t->grace = true;
+            g_atomic_rc_box_acquire(t);
+            call_rcu(t, guard_iothreads_grace, rcu);
+        }
         do {
             int64_t left = (end - g_get_monotonic_time()) / 1000;
 
@@ -353,18 +357,28 @@ bool guard_iothreads_wait(GuardIothreads *t, int64_t end, Error **errp)
         } while (!good && g_get_monotonic_time() < end);
     }
     bql_lock();
-    for (i = 0; i < t->n; i++) {
-        if (!good && !path && !qatomic_read(&t->asked[i].answered)) {
+    if (good) {
+        return true;
+    }
+    for (i = 0; i < t->n && !path; i++) {
+        if (!qatomic_read(&t->asked[i].answered)) {
             path = object_get_canonical_path(OBJECT(t->asked[i].iothread));
         }
+    }
+    error_setg(errp, "iothread '%s' is still at work on what it began before "
+               "the command: try again when its disks answer and no migration "
+               "waits for its destination", path ?: "(deleted)");
+    return false;
+}
+
+void guard_iothreads_done(GuardIothreads *t)
+{
+    guint i;
+
+    for (i = 0; t && i < t->n; i++) {
         object_unref(OBJECT(t->asked[i].iothread));
     }
-    if (!good) {
-        error_setg(errp, "iothread '%s' is still at work on what it began "
-                   "before the command: try again when its disks answer and "
-                   "no migration waits for its destination",
-                   path ?: "of unknown name");
+    if (t) {
+        guard_iothreads_release(t);
     }
-    guard_iothreads_release(t);
-    return good;
 }

@@ -119,12 +119,10 @@ static inline void guard_map_unlock(GuardMapTable *t, unsigned i)
     }
 }
 
-/* May be wrong about what happens at the same time */
 static bool guard_map_empty(const GuardMapTable *t, unsigned i)
 {
-    return !qatomic_read(&t->buckets[i].slots[0].host) &&
-           !qatomic_read(&t->buckets[i].slots[1].host) &&
-           !qatomic_read(&t->chains[i].more);
+    return !t->buckets[i].slots[0].host && !t->buckets[i].slots[1].host &&
+           !t->chains[i].more;
 }
 
 /* A slot that is free, or NULL */
@@ -135,26 +133,15 @@ static inline GuardMapSlot *guard_map_room(GuardMapTable *t, unsigned i)
     return !s[0].host ? &s[0] : !s[1].host ? &s[1] : NULL;
 }
 
-/* @s->host comes last, for guard_map_empty() */
-static inline void guard_map_put(GuardMapSlot *s, const GuardMapSlot *from)
-{
-    s->who = from->who;
-    s->len = from->len;
-    s->tag = from->tag;
-    qatomic_set(&s->host, from->host);
-}
-
 static inline void guard_map_fill(GuardMapSlot *s, void *host, const void *who,
                                   hwaddr len, bool is_write)
 {
-    const GuardMapSlot from = {
+    *s = (GuardMapSlot) {
         .host = host,
         .who = guard_for ?: who,
         .len = len,
         .tag = qatomic_read_u64(&guard_maps_serial) * 2 + is_write,
     };
-
-    guard_map_put(s, &from);
 }
 
 static inline bool guard_map_writes(const GuardMapSlot *s)
@@ -190,12 +177,12 @@ static bool guard_map_take(GuardMapTable *t, const GuardMapSlot *m)
     guard_map_lock(t, i);
     s = guard_map_slot(t, i, m->host, m->len, is_write);
     if (s) {
-        qatomic_set(&s->host, NULL);
+        s->host = NULL;
     } else {
         for (p = &t->chains[i].more; *p; p = &(*p)->next) {
             if (guard_map_is(&(*p)->slot, m->host, m->len, is_write)) {
                 node = *p;
-                qatomic_set(p, node->next);
+                *p = node->next;
                 break;
             }
         }
@@ -220,7 +207,12 @@ static bool guard_map_visit(GuardMapTable *t,
         const GuardMapSlot *s = t->buckets[i].slots;
         const GuardMapNode *node;
 
-        if (guard_map_empty(t, i)) {
+        /*
+         * Where there are locks each is taken.  Who records a map there did so
+         * before, and it is found; or does so later, and then sees the table
+         * that was published before this visit: see guard_map_again().
+         */
+        if (t->bql && guard_map_empty(t, i)) {
             continue;
         }
         guard_map_lock(t, i);
@@ -268,7 +260,7 @@ static void guard_map_add(GuardMapTable *t, const GuardMapSlot *m)
     guard_map_lock(t, i);
     s = guard_map_room(t, i);
     if (s) {
-        guard_map_put(s, m);
+        *s = *m;
     }
     guard_map_unlock(t, i);
     if (s) {
@@ -279,7 +271,7 @@ static void guard_map_add(GuardMapTable *t, const GuardMapSlot *m)
     node->slot = *m;
     guard_map_lock(t, i);
     node->next = t->chains[i].more;
-    qatomic_set(&t->chains[i].more, node);
+    t->chains[i].more = node;
     guard_map_unlock(t, i);
 }
 
@@ -426,7 +418,7 @@ void guard_map_forget(void *host, hwaddr len, bool is_write)
                            guard_map_hash(host, len, is_write),
                            host, len, is_write);
         if (likely(s)) {
-            qatomic_set(&s->host, NULL);
+            s->host = NULL;
             return;
         }
     }

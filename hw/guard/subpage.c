@@ -112,10 +112,8 @@ bool guard_change_now(const GuardChange *changes, size_t n, size_t quota,
     old = guard_swap(t);
     /*
      * An iothread that looked the memory up before has recorded its map by now,
-     * or sees the new table after that: guard_map_ram() does it the other way
-     * round.
+     * or sees the new table when it has: guard_map_again().
      */
-    smp_mb();
     if (guard_map_conflict(changes, n, guard_map_serial(), &map)) {
         *mapped = true;
         guard_free_later(guard_swap(old));
@@ -478,6 +476,7 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
     unsigned removed = guard_ram_removals;
     unsigned replacements = guard_replacements;
     int64_t end = g_get_monotonic_time() + GUARD_MAP_WAIT_MS * 1000;
+    GuardIothreads *iothreads;
     bool tightens = false;
     Error *err = NULL;
     bool good;
@@ -514,8 +513,10 @@ bool guard_arm(const GuardChange *changes, size_t n, Error **errp)
     good = guard_change_ram(changes, n, errp);
     if (good) {
         guard_tcg_sync();
-        good = guard_iothreads_wait(guard_iothreads_ask(), end, &err) &&
+        iothreads = guard_iothreads_ask();
+        good = guard_iothreads_wait(iothreads, end, &err) &&
                guard_wait_maps(changes, n, end, &err);
+        guard_iothreads_done(iothreads);
         if (good && guard_undo_saved) {
             error_setg(&err, "the state of the VM was saved or migrated "
                        "meanwhile, without this: try again where it runs");

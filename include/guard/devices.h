@@ -66,7 +66,7 @@ typedef struct GuardIothreads GuardIothreads;
  * guard_iothreads_ask: ask all iothreads for a sign
  *
  * Called with the BQL held, after a table was published.
- * Returns: what guard_iothreads_wait() takes, or NULL if there are none.
+ * Returns: what guard_iothreads_done() takes, or NULL if there are none.
  */
 GuardIothreads *guard_iothreads_ask(void);
 
@@ -76,11 +76,15 @@ GuardIothreads *guard_iothreads_ask(void);
  * @end: until when, by g_get_monotonic_time()
  * @errp: set if not all have given it by then
  *
- * Called with the BQL held, which it releases meanwhile.
+ * Called with the BQL held, which it releases meanwhile.  If not all have, it
+ * can be called again.
  * Returns: whether what iothreads found by an older table is done with, or
  * recorded as a live map.
  */
 bool guard_iothreads_wait(GuardIothreads *t, int64_t end, Error **errp);
+
+/* Nobody will wait for it any more.  Called with the BQL held. */
+void guard_iothreads_done(GuardIothreads *t);
 
 /* What guard_note() was told on this thread, or NULL */
 const void *guard_noted(void);

@@ -11,6 +11,7 @@ import subprocess
 from guard_qtest import (GuardDeviceTest, LegacyVirtio, MIB, ModernVirtio,
                          PAGE, PciDevice, SUBPAGE)
 from guard_tpm import FakeTpm
+from guard_virtio import Balloon
 
 REGIONS = [
     {'addr': 16 * MIB, 'size': SUBPAGE, 'access': 'read'},
@@ -373,32 +374,6 @@ class Lifecycle(GuardDeviceTest):
         self.enforced(vm)
         self.assertEqual(vm.cmd(hmp, command_line='loadvm none'), '')
         self.assertEqual(self.listed(vm), [])
-
-
-class Balloon(ModernVirtio):
-    """A balloon that takes hints on what migration need not copy."""
-
-    ARGS = ('-object', 'iothread,id=io', '-device', 'virtio-balloon-pci,'
-            'addr=4,disable-legacy=on,free-page-hint=on,iothread=io')
-
-    def __init__(self, qtest):
-        super().__init__(qtest, 4 << 3, 0xe0000000, features=1 << 3)
-        self.hints = [self.queue(i, MIB + i * 16 * PAGE) for i in range(4)][3]
-        self.ready()
-
-    def asked(self):
-        """The number of the migration that wants hints; 0 or 1 for none."""
-        number = self.qtest.get(4, self.structures[4] + 8)
-        return number if number > 1 else 0
-
-    def hint(self, addr, size):
-        """That memory is free; returns whether it was taken."""
-        self.qtest.put(4, 2 * MIB, self.asked())
-        self.hints.post((2 * MIB, 4, False))
-        if not self.hints.wait():
-            return False
-        self.hints.post((addr, size, True))
-        return self.hints.wait()
 
 
 class Hint(GuardDeviceTest):

@@ -7,6 +7,7 @@ The iothread is stopped where that matters, as a busy host would do it now and
 then.
 """
 
+from contextlib import contextmanager
 import os
 import socket
 import struct
@@ -14,6 +15,7 @@ import time
 
 from guard_ptrace import RDX, Thread
 from guard_qtest import GuardDeviceTest, LegacyVirtio, MIB, PAGE, SUBPAGE
+from guard_virtio import Balloon
 
 FLAG, ARRAY = 0x600, 0x1000
 SUBPAGE_REQUEST = 0x4b564d80 + 6
@@ -147,10 +149,16 @@ class Iothread(GuardDeviceTest):
             self.intact(vm, queue)
             vm.shutdown()
 
-    def test_stalled(self):
-        """A migration whose destination does not read is not waited for."""
-        vm, queue, _ = self.setup_vm()
+    @contextmanager
+    def stalled(self, vm):
+        """A migration to who does not read; yields what was sent to him."""
         path = os.path.join(self.socket_dir().name, 'stalled')
+
+        def sent():
+            info = vm.cmd('query-migrate')
+            self.assertEqual(info['status'], 'active')
+            return info['ram']['transferred']
+
         for i in range(8):
             vm.qtest.write(OTHER + (i + 1) * MIB, os.urandom(MIB))
         with socket.socket(socket.AF_UNIX) as listener:
@@ -160,23 +168,43 @@ class Iothread(GuardDeviceTest):
             vm.cmd('migrate', uri='unix:' + path)
             destination, _ = listener.accept()
             with destination:
-                def sent():
-                    info = vm.cmd('query-migrate')
-                    self.assertEqual(info['status'], 'active')
-                    return info['ram']['transferred']
                 self.until(lambda: vm.cmd('query-migrate').get('ram'))
                 before = -1
                 while before != (now := sent()) or now < 0x10000:
                     before = now
                     time.sleep(1)
-                self.armed(vm, OTHER)
-                self.ask(vm)
-                self.answered(vm)
-                self.assertEqual(sent(), now)
-                vm.cmd('migrate_cancel')
+                yield sent
+        os.unlink(path)
+
+    def test_stalled(self):
+        """A migration whose destination does not read is not waited for."""
+        vm, queue, _ = self.setup_vm()
+        with self.stalled(vm) as sent:
+            now = sent()
+            self.armed(vm, OTHER)
+            self.ask(vm)
+            self.answered(vm)
+            self.assertEqual(sent(), now)
+            vm.cmd('migrate_cancel')
         vm.qtest.write(self.TARGET, bytes(PAGE))
         self.read(queue)
         self.intact(vm, queue)
+
+    def test_hints(self):
+        """Nor is one whose hints an iothread takes for as long as it lasts."""
+        vm = self.start(*Balloon.ARGS, '-cpu', 'max,+guest-subpage', code=ASK)
+        balloon = Balloon(vm.qtest)
+        with self.stalled(vm):
+            self.until(balloon.asked)
+            vm.qtest.put(4, 2 * MIB, balloon.asked())
+            balloon.hints.post((2 * MIB, 4, False))
+            self.assertTrue(balloon.hints.wait())
+            self.ask(vm)
+            self.answered(vm)
+            self.armed(vm, OTHER)
+            vm.cmd('stop')
+            self.assertEqual(vm.cmd('query-status')['status'], 'paused')
+            vm.cmd('migrate_cancel')
 
     def test_mapped(self):
         """One that has a pointer to it makes the request fail."""
