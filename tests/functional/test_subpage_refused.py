@@ -327,6 +327,10 @@ class Refused(GuardDeviceTest):
             show(self.TARGET + MIB)
             self.armed(vm, self.TARGET, access='none')
             self.lifted(vm)
+        # One that pixman can't have is not shown
+        show(self.TARGET, 258)
+        self.assertEqual(vm.cmd('query-status')['status'], 'running')
+        self.armed(vm, self.TARGET, access='none')
 
     def ide_write(self, vm, *pieces):
         """WRITE DMA of pieces of (addr, size), to its end."""
