@@ -242,9 +242,9 @@ bool guard_can_arm(Error **errp)
  * Iothreads make accesses and look up maps without the BQL, in RCU critical
  * sections, and never poll meanwhile.  So one that runs a bottom half is at
  * neither; and nobody is any more when a grace period has ended.  Either may
- * be long in coming: virtio-balloon takes hints in one bottom half for as long
- * as a migration lasts, and a migration is in a critical section while it
- * waits for its socket.
+ * be long in coming: an iothread may be held up by a disk or by the lock of a
+ * migration, and a migration is in a critical section while it waits for its
+ * socket.
  */
 typedef struct GuardAsked {
     GuardIothreads *all;

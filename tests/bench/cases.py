@@ -92,6 +92,19 @@ IOTHREAD = ('-object', 'iothread,id=io', *(
     arg + ',iothread=io' if arg.startswith('virtio-blk-pci') else arg
     for arg in DEVICES))
 
+
+def beside(name: str, args: Tuple[str, ...]) -> Dict[str, Variant]:
+    """Devices, and pages that they don't use"""
+    return {
+        f'{name}-stock': Variant(STOCK, args),
+        name: Variant(PATCHED, args),
+        **{f'{name}-{count}': Variant(PATCHED, args,
+                                      scattered(128 * MIB, count), 'fault',
+                                      untouched=True)
+           for count in (1000, MANY)},
+    }
+
+
 VARIANTS = {
     'stock': Variant(STOCK, TCG),
     'off': Variant(PATCHED, TCG),
@@ -110,18 +123,8 @@ VARIANTS = {
                     'discard'),
     'pins': Variant(PATCHED, TCG, pins=PINS),
     'linux-pins': Variant(PATCHED, TCG, pins=LINUX_PINS),
-    'devices-stock': Variant(STOCK, DEVICES),
-    'devices': Variant(PATCHED, DEVICES),
-    'devices-1000': Variant(PATCHED, DEVICES, scattered(128 * MIB, 1000),
-                            'fault', untouched=True),
-    'devices-100000': Variant(PATCHED, DEVICES, scattered(128 * MIB, MANY),
-                              'fault', untouched=True),
-    'iothread-stock': Variant(STOCK, IOTHREAD),
-    'iothread': Variant(PATCHED, IOTHREAD),
-    'iothread-1000': Variant(PATCHED, IOTHREAD, scattered(128 * MIB, 1000),
-                             'fault', untouched=True),
-    'iothread-100000': Variant(PATCHED, IOTHREAD, scattered(128 * MIB, MANY),
-                               'fault', untouched=True),
+    **beside('devices', DEVICES),
+    **beside('iothread', IOTHREAD),
 }
 
 

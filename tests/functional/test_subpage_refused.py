@@ -291,9 +291,9 @@ class Refused(GuardDeviceTest):
                  for i in range(count)]
         key = next(f[1] for f in files if f[3].rstrip(b'\0') == b'etc/ramfb')
 
-        def show(addr, stride=256):
-            qtest.write(at, struct.pack('>QIIIII', addr, 0x34325258, 0,
-                                        64, 64, stride))
+        def show(addr, stride=256, width=64, code=b'XR24'):
+            qtest.write(at, struct.pack('>QIIIII', addr, int.from_bytes(
+                code, 'little'), 0, width, 64, stride))
             fw_cfg(key << 16 | 8 | 16, 28)
 
         return show
@@ -327,10 +327,13 @@ class Refused(GuardDeviceTest):
             show(self.TARGET + MIB)
             self.armed(vm, self.TARGET, access='none')
             self.lifted(vm)
-        # One that pixman can't have is not shown
-        show(self.TARGET, 258)
-        self.assertEqual(vm.cmd('query-status')['status'], 'running')
-        self.armed(vm, self.TARGET, access='none')
+        # One that pixman can't have is not shown; the last has 195 by default
+        for stride, width, code in ((258, 64, b'XR24'), (195, 65, b'RG24'),
+                                    (0, 65, b'RG24')):
+            show(self.TARGET, stride, width, code)
+            self.assertEqual(vm.cmd('query-status')['status'], 'running')
+            self.armed(vm, self.TARGET, access='none')
+            self.lifted(vm)
 
     def ide_write(self, vm, *pieces):
         """WRITE DMA of pieces of (addr, size), to its end."""
